@@ -195,7 +195,7 @@ class AnomalyDetector(FittedDetector):
 
         An error is raised instead if saving would delete the stored clips.
         """
-        from gammavae_jax.runs.training_clips import has_training_clips
+        from gammavae_jax.runs.detector_folder import has_training_clips
 
         kept = self._kept
         if not kept:
@@ -222,8 +222,7 @@ class AnomalyDetector(FittedDetector):
         Raises:
             InputError: `path` has no detector, or one that this version cannot read.
         """
-        from gammavae_jax.runs.detector_folder import read_detector
-        from gammavae_jax.runs.training_clips import has_training_clips
+        from gammavae_jax.runs.detector_folder import has_training_clips, read_detector
 
         detector, parameters, checksum = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})

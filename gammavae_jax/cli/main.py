@@ -17,12 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_c
 import tyro
 
 from gammavae_jax.cli.check import Check
-from gammavae_jax.cli.demo import Demo
 from gammavae_jax.cli.doctor import Doctor
 from gammavae_jax.cli.download import Download
 from gammavae_jax.cli.evaluate import Evaluate, Submit
 from gammavae_jax.cli.export import Export
-from gammavae_jax.cli.fit import Fit
+from gammavae_jax.cli.fit import Demo, Fit
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.learn import Learn
 from gammavae_jax.cli.run import Report, Rescore, Run

@@ -1,4 +1,9 @@
-"""Reads and writes an `AnomalyDetector`'s folder: a checkpoint and its parameters."""
+"""Reads and writes an `AnomalyDetector`'s folder.
+
+Besides a checkpoint, it has the estimator's parameters and, for `learn` and `check`,
+the training clips. The folder `training_clips/` holds all log-mels, one after the
+other, as one array. Its marker (see `stored_arrays`) describes each machine's clips.
+"""
 
 import json
 import os
@@ -7,16 +12,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gammavae_jax.config_json import parse_json
+import jax
+import numpy as np
+
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import parse_json, to_dict
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder
 from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
-from gammavae_jax.runs.training_clips import save_training_clips
-from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.runs.stored_arrays import (
+    checksum,
+    load_arrays,
+    marker,
+    read_marker,
+    save_arrays,
+)
+from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.training.members import NO_FOLD
 
 _PARAMETERS = "anomaly_detector.json"  # missing from a run's checkpoint
+_CLIPS = "training_clips"
+_MOST = 2**40  # no count is larger
 
 
 def require_place(folder: Path) -> None:
@@ -65,7 +84,7 @@ def write_detector(
             text = json.dumps(parameters, indent=2) + "\n"
             save_detector(unfinished, detector, {_PARAMETERS: text})
             if clips:
-                save_training_clips(unfinished, clips, detector.config)
+                _save_training_clips(unfinished, clips, detector.config)
     except OSError as error:
         raise _not_written(folder, error) from error
 
@@ -76,7 +95,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
-    detector, files, checksum = load_with_files(folder)
+    detector, files, sum_ = load_with_files(folder)
     if _PARAMETERS not in files:
         config, conditions = detector.config, detector.conditions.values()
         lengths = [of.seconds[1] for of in conditions if of.seconds[1] > 0]
@@ -88,7 +107,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
             # A run does not cut its clips; new recordings are cut into clips as long.
             "clip_seconds": max(lengths, default=None),
         }
-        return detector, parameters, checksum
+        return detector, parameters, sum_
     try:
         parameters = parse_json(files[_PARAMETERS])
         if not isinstance(parameters, dict):
@@ -105,7 +124,133 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
             f"gammavae_jax (unknown parameters: {', '.join(sorted(unknown))}): use "
             "that version, or fit the detector again"
         )
-    return detector, parameters, checksum
+    return detector, parameters, sum_
+
+
+def _save_training_clips(
+    folder: Path, clips: Mapping[str, TrainingClips], config: Config
+) -> None:
+    """Write the training clips of a detector's machines; see `save_arrays`.
+
+    The folder already holds the detector, whose checksum is stored with the clips.
+    """
+    steps = [of_clip for of_machine in clips.values() for of_clip in of_machine.steps]
+    about = {
+        "config": to_dict(config),
+        "detector": _detector_checksum(folder),
+        "machines": {name: _to_stored(of) for name, of in clips.items()},
+    }
+    save_arrays(folder / _CLIPS, {"steps": np.concatenate(steps)}, about)
+
+
+def has_training_clips(folder: Path) -> bool:
+    """Return whether a detector keeps its training clips."""
+    return marker(folder / _CLIPS).is_file()
+
+
+def load_training_clips(
+    folder: Path, loaded: str, detector: Detector
+) -> dict[str, TrainingClips]:
+    """Read the training clips of a detector's machines.
+
+    `loaded` is the checksum of the detector when it was loaded from the folder.
+
+    Raises:
+        InputError: they are missing, damaged, or those of another detector.
+    """
+    path = folder / _CLIPS
+    if not has_training_clips(folder):
+        raise InputError(
+            f"the training clips in {printable(path)!r} are gone: restore them from a "
+            "backup, or fit the detector again"
+        )
+    if _detector_checksum(folder) != loaded:
+        raise InputError(
+            f"the detector in {printable(folder)!r} was replaced since it was loaded: "
+            "load it again"
+        )
+    about, _ = read_marker(path)
+    config, names = detector.config, machine_names(detector)
+    try:
+        stored = {name: about["machines"][name] for name in names}
+        empty = {name: _from_stored(of) for name, of in stored.items()}
+        lengths = [list(map(int, of["n_frames"])) for of in stored.values()]
+        pairs = zip(empty.values(), lengths, strict=True)
+        is_valid = about["detector"] == loaded
+        is_valid &= all(_is_valid(of, n, config) for of, n in pairs)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        is_valid = False
+    if not is_valid:
+        raise InputError(
+            f"{printable(marker(path))} is malformed, or belongs to another detector: "
+            "restore it from a backup, or fit the detector again"
+        )
+    shape = sum(map(sum, lengths)), config.features.n_mels
+    like = {"steps": jax.ShapeDtypeStruct(shape, np.int16)}
+    steps = load_arrays(path, about, like)["steps"]
+    parts = np.split(steps, np.cumsum(list(map(sum, lengths)))[:-1])
+    return {
+        name: of._replace(steps=tuple(np.split(part, np.cumsum(n)[:-1])))
+        for (name, of), n, part in zip(empty.items(), lengths, parts, strict=True)
+    }
+
+
+def _detector_checksum(folder: Path) -> str:
+    return checksum(read_marker(folder / "detector")[0])
+
+
+def _to_stored(clips: TrainingClips) -> dict[str, Any]:
+    """Convert all but the log-mels to a JSON object."""
+    group = clips.group
+    return {
+        "names": clips.names,
+        "recording": clips.recording.tolist(),
+        "n_frames": list(map(len, clips.steps)),
+        "seconds": clips.seconds,
+        "signals": clips.signals,
+        "formats": sorted(clips.formats),
+        "explained": clips.explained,
+        "group": None if group is None else group.tolist(),
+        "fold": clips.fold.tolist(),
+    }
+
+
+def _from_stored(stored: Any) -> TrainingClips:
+    """Convert a JSON object to training clips without log-mels.
+
+    A malformed object raises a KeyError, TypeError or ValueError.
+    """
+    group = stored["group"]
+    return TrainingClips(
+        tuple(map(str, stored["names"])),
+        np.array(stored["recording"], np.int64),
+        (),
+        tuple(map(float, stored["seconds"])),
+        tuple(Signal(*map(float, signal)) for signal in stored["signals"]),
+        frozenset((int(rate), int(n)) for rate, n in stored["formats"]),
+        tuple(map(float, stored["explained"])),
+        None if group is None else np.array(group, np.int64),
+        np.array(stored["fold"], np.int64),
+    )
+
+
+def _is_valid(clips: TrainingClips, n_frames: list[int], config: Config) -> bool:
+    """Return whether training clips without log-mels are consistent."""
+    n_clips = len(n_frames)
+    of_clips = (clips.recording, clips.fold, clips.seconds, clips.signals)
+    group = clips.recording if clips.group is None else clips.group
+    every = (*of_clips, group, clips.explained or n_frames)
+    successive = np.arange(len(clips.names))
+    numbers = (clips.recording, clips.fold, group)
+    return (
+        all(len(values) == n_clips for values in every)
+        and all(values.ndim == 1 for values in numbers)
+        and all(config.features.n_context <= n < _MOST for n in n_frames)
+        and np.array_equal(np.unique(clips.recording), successive)
+        and bool((np.diff(clips.recording) >= 0).all())
+        and bool(((clips.fold >= NO_FOLD) & (clips.fold < config.n_folds)).all())
+        and bool(((group >= 0) & (group < _MOST)).all())
+    )
 
 
 def _not_written(folder: Path, error: OSError) -> InputError:

@@ -168,7 +168,7 @@ class DetectorState(Estimator):
         Raises:
             InputError: the detector keeps none, or they cannot be read.
         """
-        from gammavae_jax.runs.training_clips import load_training_clips
+        from gammavae_jax.runs.detector_folder import load_training_clips
 
         if isinstance(self._kept, Stored):
             self._kept = load_training_clips(*self._kept, self.detector_)

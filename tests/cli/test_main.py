@@ -167,12 +167,12 @@ def test_names_are_printed_literally_and_never_truncated(scores_dir, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--year", "2019"], "the year is 2019"),
-        (["--bootstrap", "1"], "use at least 2"),
-        (["--bootstrap", "-3"], "use at least 2"),
-        (["--ground-truth", "nowhere"], "does not exist: check the path"),
-        (["--json", "nowhere/results.json"], "No such file or directory"),
-        (["--json", "scores"], "Is a directory"),
+        ("--year 2019", "the year is 2019"),
+        ("--bootstrap 1", "use at least 2"),
+        ("--bootstrap -3", "use at least 2"),
+        ("--ground-truth nowhere", "does not exist: check the path"),
+        ("--json nowhere/results.json", "No such file or directory"),
+        ("--json scores", "Is a directory"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -180,8 +180,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 ):
     monkeypatch.chdir(scores_dir.parent)
     before = sorted(scores_dir.parent.rglob("*"))
-    results = ("--bootstrap", 50, "--json", "results.json")
-    assert message in refusal("evaluate", scores_dir, *results, *options)
+    line = f"evaluate scores --bootstrap 50 --json results.json {options}"
+    assert message in refusal(*line.split())
     assert sorted(scores_dir.parent.rglob("*")) == before
 
 
@@ -225,24 +225,24 @@ def test_submit_writes_a_package_and_prints_what_is_left(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("line", "message"),
     [
-        ([], "usage: gammavae [-h] [--version] COMMAND"),
-        (["evaluate"], "Missing from gammavae evaluate:"),
-        (["submit", "run"], "--label LABEL"),
-        (["nonsense"], "error: unknown command 'nonsense': use one of demo, fit"),
-        (["evalute", "x"], "unknown command 'evalute': did you mean 'evaluate'?"),
-        (["--evaluate"], "Unrecognized options: --evaluate"),
-        (["evaluate", "x", "--grund-truth", "y"], "--ground-truth PATH"),
-        (["evaluate", "x", "--year", "new"], "--year: 'new' is not a whole number"),
-        (["evaluate", "x", "--year", "None"], "--year: 'None' is not a whole number"),
-        (["evaluate", "x", "--json"], "Missing value for argument '--json'"),
-        (["evaluate", "x", "y"], "Unrecognized options: y"),
+        ("", "usage: gammavae [-h] [--version] COMMAND"),
+        ("evaluate", "Missing from gammavae evaluate:"),
+        ("submit run", "--label LABEL"),
+        ("nonsense", "error: unknown command 'nonsense': use one of demo, fit"),
+        ("evalute x", "unknown command 'evalute': did you mean 'evaluate'?"),
+        ("--evaluate", "Unrecognized options: --evaluate"),
+        ("evaluate x --grund-truth y", "--ground-truth PATH"),
+        ("evaluate x --year new", "--year: 'new' is not a whole number"),
+        ("evaluate x --year None", "--year: 'None' is not a whole number"),
+        ("evaluate x --json", "Missing value for argument '--json'"),
+        ("evaluate x y", "Unrecognized options: y"),
     ],
 )
-def test_a_bad_command_line_is_refused(arguments, message, capsys):
+def test_a_bad_command_line_is_refused(line, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(arguments)
+        main(line.split())
     output = capsys.readouterr()
     assert output.out == ""
     assert message in output.err

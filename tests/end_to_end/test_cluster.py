@@ -1,6 +1,5 @@
 """A cluster of processes writes the files of one, prints once and ends together."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pytest
 import soundfile
 from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from support.finished_runs import restored
+from support.finished_runs import restored, rows_of
 from support.main_job import FOUR_EPOCHS, TINY, assert_same_results, command, run_all
 from support.processes import ROOT
 
@@ -86,6 +85,13 @@ def test_processes_agree_and_fail_together(pair):
         assert of_process["equal"] is None
 
 
+def failed(jobs):
+    """Run processes that must all be refused; return the errors that each printed."""
+    ends = ended(start(jobs))
+    assert [end.returncode for end in ends] == [2] * len(jobs)
+    return [[x for x in end.stderr.splitlines() if "error:" in x] for end in ends]
+
+
 def test_a_lone_process_agrees_with_itself():
     def fail():
         raise InputError("bad")
@@ -152,13 +158,11 @@ def test_a_recording_that_one_process_cannot_read_ends_all_with_one_line(
     (path, *_) = sorted((spoilt / "fan" / "train").iterdir())
     path.write_bytes(b"no sound")
     out = tmp_path / "out"
-    ends = ended(start([run_command(root, out, *TINY) for root in (data, spoilt)]))
-    assert [end.returncode for end in ends] == [2, 2]
-    errors = [[x for x in end.stderr.splitlines() if "error:" in x] for end in ends]
-    assert len(errors[0]) == 1
-    assert errors[0][0].startswith("error: process 1: ")
-    assert path.name in errors[0][0]
-    assert errors[1] == []
+    first, second = failed([run_command(root, out, *TINY) for root in (data, spoilt)])
+    (message,) = first
+    assert message.startswith("error: process 1: ")
+    assert path.name in message
+    assert second == []
     assert not out.exists()
 
 
@@ -170,19 +174,17 @@ def test_hosts_with_different_recordings_are_refused(data, tmp_path):
     samples, rate = soundfile.read(path)
     soundfile.write(path, 0.5 * samples, rate)
     out = tmp_path / "out"
-    ends = ended(start([run_command(root, out, *TINY) for root in (data, other)]))
-    assert [end.returncode for end in ends] == [2, 2]
-    assert "error: process 1 of 2: " in ends[0].stderr
-    assert "use the same --data-root on all hosts" in ends[0].stderr
+    (message,), _ = failed([run_command(root, out, *TINY) for root in (data, other)])
+    assert "error: process 1 of 2: " in message
+    assert "use the same --data-root on all hosts" in message
     assert not out.exists()
 
 
 def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
     outs = [tmp_path / "here", tmp_path / "there"]
-    ends = ended(start([run_command(data, out, *TINY) for out in outs]))
-    assert [end.returncode for end in ends] == [2, 2]
-    assert "process 1: " in ends[0].stderr
-    assert "set --out to a folder that all hosts share" in ends[0].stderr
+    (message,), _ = failed([run_command(data, out, *TINY) for out in outs])
+    assert "process 1: " in message
+    assert "set --out to a folder that all hosts share" in message
 
 
 @pytest.mark.slow
@@ -235,10 +237,7 @@ def test_two_processes_give_the_results_of_a_run_without_a_cluster(runs):
         ours.state.params,
         expected.state.params,
     )
-    lines = [
-        list(csv.DictReader((runs / name / "clips.csv").read_text().splitlines()))
-        for name in ("two", "default")
-    ]
+    lines = [rows_of(runs / name / "clips.csv") for name in ("two", "default")]
     assert len(lines[0]) == len(lines[1]) > 0
     for one, other in zip(*lines, strict=True):
         assert one["decision"] == other["decision"]

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from support.finished_runs import contents, rows_of
 from support.main_job import (
     FOUR_EPOCHS,
     TINY,
@@ -23,6 +24,7 @@ from gammavae_jax.cli.threshold import Threshold
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.presets import preset
+from gammavae_jax.runs.folder import read_metrics
 
 EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
 
@@ -41,13 +43,10 @@ def test_a_run_writes_the_documented_files(finished_run):
         for kind in ("anomaly_score", "decision_result")
         for machine in ("fan", "valve")
     }
-    with (out / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out / "results.csv")
     assert tuple(rows[0]) == Row._fields
     assert len(rows) == 2 * len(scores) * 2
-    metrics = [
-        json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()
-    ]
+    metrics = read_metrics(out)
     assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
     # Two folds of each seed.
     assert len(metrics[0]["machines"]["fan_section_00"]["loss"]) == 4
@@ -87,8 +86,7 @@ def test_rescoring_notes_training_clips_and_what_is_left_out(finished, data, tmp
 
 
 def test_the_table_of_clips_agrees_with_the_score_and_decision_files(finished):
-    with (finished / "clips.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(finished / "clips.csv")
     values = {}
     for path in sorted((finished / "scores").rglob("*.csv")):
         kind, machine = path.name.split("_section_")[0].rsplit("_", 1)
@@ -141,12 +139,9 @@ def test_the_next_run_compiles_nothing(data, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_built_in_data_is_neither_trivial_nor_hopeless(tmp_path):
     command("run.py", "--all-machines", "--out", tmp_path / "out")
-    with (tmp_path / "out" / "results.csv").open() as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if row["score"] == preset("default").score
-        ]
+    score = preset("default").score
+    table = rows_of(tmp_path / "out" / "results.csv")
+    rows = [row for row in table if row["score"] == score]
     assert len(rows) == 7
     for row in rows:
         assert 0.6 < float(row["auc"]) < 0.95, row["machine"]
@@ -175,12 +170,11 @@ def test_the_report_command_recreates_the_page_of_the_run(finished, data, tmp_pa
 
 def test_the_score_in_a_picture_is_that_of_its_clip(finished):
     _, clips, pictures = page_parts((finished / "report.html").read_text())
-    with (finished / "clips.csv").open(newline="") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if (row["score"], row["seed"]) == ("fusion_smooth_max", "13711")
-        ]
+    rows = [
+        row
+        for row in rows_of(finished / "clips.csv")
+        if (row["score"], row["seed"]) == ("fusion_smooth_max", "13711")
+    ]
     machines = list(dict.fromkeys(row["machine"] for row in rows))
     for clip, picture in zip(clips, pictures, strict=True):
         m, c = map(int, clip.split("-")[1:])
@@ -190,8 +184,7 @@ def test_the_score_in_a_picture_is_that_of_its_clip(finished):
 
 
 def test_the_pictures_of_named_clips_come_first(finished, tmp_path):
-    with (finished / "clips.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(finished / "clips.csv")
     valve = next(row["clip"] for row in rows if row["machine"] == "valve")
     path = tmp_path / "page.html"
     for name in (valve, valve.removesuffix(".wav"), f"valve_section_00/{valve}"):
@@ -201,12 +194,15 @@ def test_the_pictures_of_named_clips_come_first(finished, tmp_path):
         Report(finished, out=path, clips=("section_0_source",)).run()
 
 
+def change_summary(folder, **changes):
+    path = folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def test_a_page_without_recordings_has_a_note(finished, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    summary = json.loads((copy / "summary.json").read_text())
-    summary["data_root"] = str(tmp_path / "gone")
-    (copy / "summary.json").write_text(json.dumps(summary))
+    change_summary(copy, data_root=str(tmp_path / "gone"))
     Report(copy).run()
     text, clips, _ = page_parts((copy / "report.html").read_text())
     assert clips == []
@@ -221,12 +217,9 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
     shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("checkpoint"))
     Report(copy, out=tmp_path / "page.html").run()
     assert (tmp_path / "page.html").exists()
-    summary = json.loads((copy / "summary.json").read_text())
-    summary["checkpoint"] = str(tmp_path / "gone")
-    (copy / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(
-        InputError, match=r"the checkpoint of .* was not found at .*gone"
-    ):
+    change_summary(copy, checkpoint=str(tmp_path / "gone"))
+    message = r"the checkpoint of .* was not found at .*gone"
+    with pytest.raises(InputError, match=message):
         Report(copy).run()
     with pytest.raises(InputError, match="is not a finished run"):
         Report(tmp_path).run()
@@ -234,12 +227,12 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
 
 def test_the_thresholds_of_a_run_are_shown_but_never_changed(finished, capsys, refusal):
     checkpoint = finished / "checkpoint"
-    before = {f: f.read_bytes() for f in checkpoint.rglob("*") if f.is_file()}
+    before = contents(checkpoint)
     Threshold(checkpoint).run()
     assert "held-out clips" in capsys.readouterr().out
     message = refusal("threshold", checkpoint, "--false-alarm-rate", 0.2)
     assert "belongs to a run, and runs are never changed: pass" in message
-    assert before == {f: f.read_bytes() for f in checkpoint.rglob("*") if f.is_file()}
+    assert contents(checkpoint) == before
 
 
 def test_an_evaluation_never_replaces_its_checkpoint(finished, data, refusal):

@@ -1,6 +1,5 @@
 """A fleet in waves gives the results of one run, even if it is killed and resumed."""
 
-import csv
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.finished_runs import rows_of
 from support.logs import quiet_log, text_of
 from support.main_job import (
     TINY,
@@ -167,8 +167,8 @@ def test_the_page_of_a_fleet_links_to_every_machine_with_the_worst_first(waves):
         assert name in (waves / link).read_text()
     means = [float(x) for x in re.findall(r"<td>([\d.]+)</td><td>\d+ of", page)]
     assert means == sorted(means)
-    with (waves / "clips.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["score"] == "fusion_smooth_max"]
+    clips = rows_of(waves / "clips.csv")
+    rows = [row for row in clips if row["score"] == "fusion_smooth_max"]
     alarms = sum(int(row["decision"]) for row in rows)
     assert f"<dt>alarms</dt><dd>{alarms}</dd>" in page
     assert f"<dt>test clips</dt><dd>{len(rows)}</dd>" in page
@@ -196,12 +196,12 @@ def refusal(config, job, wave_size=None, year=None):
 
 
 def test_a_fleet_is_only_resumed_in_its_own_waves(waves, whole, data, tiny):
-    text = refusal(tiny(), job(data, waves, resume=True), 1)
-    assert "has a wave size of 2: omit --wave-size" in text
-    text = refusal(tiny(), job(data, whole, resume=True), 1)
-    assert "was not run in waves" in text
-    text = refusal(tiny(), job(data, waves, resume=True), year=2021)
-    assert "uses another year's metrics: omit --year" in text
+    for out, options, message in (
+        (waves, {"wave_size": 1}, "has a wave size of 2: omit --wave-size"),
+        (whole, {"wave_size": 1}, "was not run in waves"),
+        (waves, {"year": 2021}, "uses another year's metrics: omit --year"),
+    ):
+        assert message in refusal(tiny(), job(data, out, resume=True), **options)
 
 
 def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(

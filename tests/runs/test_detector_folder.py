@@ -14,9 +14,9 @@ from support.live_stubs import RATE, humming
 import gammavae_jax as gv
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
-from gammavae_jax.runs import training_clips
+from gammavae_jax.runs import detector_folder
 from gammavae_jax.runs.checkpoint import save_detector
-from gammavae_jax.runs.training_clips import load_training_clips
+from gammavae_jax.runs.detector_folder import load_training_clips
 
 SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 NORMAL = [humming(seed, 1.0 + seed % 2) for seed in range(12)]
@@ -171,7 +171,7 @@ def test_clips_that_cannot_be_read_are_not_deleted(
 
     estimator, before = gv.AnomalyDetector.load(folder), sorted(folder.rglob("*"))
     with monkeypatch.context() as patch:
-        patch.setattr(training_clips, "load_training_clips", denied)
+        patch.setattr(detector_folder, "load_training_clips", denied)
         with pytest.raises(InputError, match="too many open files"):
             estimator.save(folder)
         assert sorted(folder.rglob("*")) == before
