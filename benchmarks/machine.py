@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from benchmarks.matmul import has_torch
 from gammavae_jax.config import Config
 from gammavae_jax.process import available_cores
-from gammavae_jax.runs.results import describe_environment
+from gammavae_jax.runs.publish import describe_environment
 from gammavae_jax.training.step import init_state, train_step
 
 

@@ -16,9 +16,6 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, parse_json, read_json
 from gammavae_jax.errors import InputError, writing
-from gammavae_jax.evaluation.csv_files import results_csv
-from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.tables import summarise_rows, to_json
 from gammavae_jax.files import (
     FolderInUse,
     FolderLock,
@@ -194,24 +191,6 @@ def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
     """Return the last epoch's metrics by machine; empty if there are no epochs."""
     lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
-
-
-def write_results(
-    out: Path,
-    rows: Sequence[Row],
-    about: Mapping[str, Any],
-    notes: Sequence[str],
-    year: int | None = None,
-) -> None:
-    """Write `results.csv` and `summary.json`.
-
-    The summary includes `about`. `year` is the challenge year whose metrics the rows
-    hold.
-    """
-    means = summarise_rows(rows, year) if rows else {}
-    summary = {"year": year, **means, "notes": notes, **about}
-    write_text(out / "results.csv", results_csv(rows))
-    write_text(out / "summary.json", to_json(summary))
 
 
 def _is_run(out: Path) -> bool:

@@ -1,21 +1,34 @@
-"""Publishes the results of a run atomically.
+"""Publishes the results of a run atomically, with a summary and its environment.
 
 Results are written to a subfolder, which is renamed when it is complete. From then on
 they count as published, and are moved to their final places one by one.
 """
 
 import contextlib
+import importlib.metadata
 import os
+import platform
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import writing
-from gammavae_jax.evaluation.tables import to_json
+from gammavae_jax.evaluation.csv_files import results_csv
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.tables import summarise_rows, to_json
 from gammavae_jax.files import remove, sync_folder, write_text
+from gammavae_jax.models.gamma_sampler import gamma_sampler
 
+_PACKAGES = (
+    *("gammavae-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("tfp-nightly", "numpy", "scipy"),
+)
 # If these exist, the files beside them are complete.
 _MARKERS = ("summary.json", "checkpoint/detector.json")
 _RESULTS = (
@@ -89,3 +102,55 @@ def put_in_place(out: Path) -> None:
 def write_config(folder: Path, config: Config) -> None:
     """Write the configuration to `config.json`."""
     write_text(folder / "config.json", to_json(to_dict(config)), durable=True)
+
+
+def write_results(
+    out: Path,
+    rows: Sequence[Row],
+    about: Mapping[str, Any],
+    notes: Sequence[str],
+    year: int | None = None,
+) -> None:
+    """Write `results.csv` and `summary.json`.
+
+    The summary includes `about`. `year` is the challenge year whose metrics the rows
+    hold.
+    """
+    means = summarise_rows(rows, year) if rows else {}
+    summary = {"year": year, **means, "notes": notes, **about}
+    write_text(out / "results.csv", results_csv(rows))
+    write_text(out / "summary.json", to_json(summary))
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, Gamma sampler, devices and commit; None means unknown."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "sampler": gamma_sampler().library,
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "n_devices": len(devices),
+        "processor": platform.machine(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, followed by `+` if files were changed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,16 +1,11 @@
 """Writes the results and the report page of a run or an evaluation."""
 
 import contextlib
-import importlib.metadata
 import itertools
-import platform
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import NamedTuple
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.audio.files import read_clip
@@ -35,7 +30,6 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.models.gamma_sampler import gamma_sampler
 from gammavae_jax.report.clips import (
     Loader,
     WantedClip,
@@ -47,15 +41,15 @@ from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import save_detector
-from gammavae_jax.runs.folder import read_metrics, write_results
-from gammavae_jax.runs.publish import atomic_results
+from gammavae_jax.runs.folder import read_metrics
+from gammavae_jax.runs.publish import (
+    atomic_results,
+    describe_environment,
+    write_results,
+)
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
-_PACKAGES = (
-    *("gammavae-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
-    *("tfp-nightly", "numpy", "scipy"),
-)
 SYNTHETIC_NOTE = (
     "Synthetic data: made-up machines, not recordings. These numbers show that the "
     "program works, but not how well it detects anomalies."
@@ -224,40 +218,6 @@ def _write_score_files(
             for of_clip in zip(clips.names, *columns, strict=True)
         ]
     write_text(out / "clips.csv", clips_csv(rows))
-
-
-def describe_environment() -> dict[str, Any]:
-    """Return versions, Gamma sampler, devices and commit; None means unknown."""
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "sampler": gamma_sampler().library,
-        "device": devices[0].device_kind,
-        "platform": devices[0].platform,
-        "n_devices": len(devices),
-        "processor": platform.machine(),
-        "commit": _commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
-
-
-def _commit() -> str | None:
-    """Return the commit of this checkout, followed by `+` if files were changed."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def _print(report: Report, log: Log) -> None:

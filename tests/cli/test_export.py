@@ -95,7 +95,7 @@ def test_the_command_writes_the_files_of_each_machine_and_prints_their_sizes(exp
 
 @pytest.mark.slow
 def test_another_process_writes_the_same_bytes(exported, checkpoint, tmp_path):
-    """Although its strings have other hashes; and no library prints a warning."""
+    """Its strings have other hashes. No library prints a warning."""
     out, _ = exported
     code = (
         "import sys, tyro; from gammavae_jax.cli.export import Export; "

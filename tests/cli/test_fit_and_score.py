@@ -21,7 +21,7 @@ SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Folders with a healthy machine, and with a day on which it broke."""
+    """Folders of a healthy machine, and of a day on which it broke."""
     root = tmp_path_factory.mktemp("pump")
     rng = np.random.default_rng(0)
     for name, level, count in (("normal", 0.1, 10), ("today", 0.1, 2), ("bad", 1.0, 1)):
@@ -108,7 +108,7 @@ def test_the_rate_can_be_changed_after_fit_and_for_one_command(
 
 
 @pytest.mark.parametrize("command", ["score", "threshold", "watch", "serve"])
-def test_too_few_recordings_for_a_given_rate_are_told_once(
+def test_too_few_recordings_for_a_given_rate_are_reported_once(
     recordings, fitted, tmp_path, capsys, monkeypatch, command
 ):
     """Even if the detector has this rate already."""

@@ -1,4 +1,4 @@
-"""How the dataclass of a command becomes options, their help, and what they refuse."""
+"""A command's dataclass becomes options, which refuse bad values, and their help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_settings_are_read_together_or_one_by_one(line):
     assert flat(read(*line.split()).set) == ("a=1", "b=2", "c=3")
 
 
-def test_the_page_of_help_shows_no_default_that_says_nothing(capsys, monkeypatch):
+def test_the_help_shows_no_uninformative_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit, match="0"):
         read("--help")

@@ -55,7 +55,7 @@ def evaluate(scores_dir, *options):
 
 
 def cells(text):
-    """The words of each line, by its first word."""
+    """Return the words of each line, by its first word."""
     lines = [line.split() for line in text.splitlines()]
     return {line[0]: line[1:] for line in lines if line}
 
@@ -251,7 +251,7 @@ def test_a_bad_command_line_is_refused(line, message, capsys):
 
 @pytest.fixture
 def printed(capsys, monkeypatch):
-    """The output of a command that succeeds, on a narrow terminal."""
+    """Return a function that runs a command on a narrow terminal, for its output."""
     monkeypatch.setenv("COLUMNS", "70")
 
     def run(*arguments):
@@ -288,7 +288,7 @@ def test_the_version_is_the_installed_one(printed):
 
 
 def completed(*words, shell_script):
-    """What bash offers for the last of the words."""
+    """Return what bash offers for the last word."""
     lines = [
         f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}",
         'complete -p gammavae >/dev/null && _tyro_gammavae; echo "${COMPREPLY[@]}"',

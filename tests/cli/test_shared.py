@@ -1,4 +1,4 @@
-"""What the commands share, and the two commands that write a run folder."""
+"""Functions that the commands share, and the options of `gammavae run`."""
 
 import io
 import json

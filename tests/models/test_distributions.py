@@ -154,7 +154,7 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
     program = (
         "import json\n"
         "from gammavae_jax.models import gamma_sampler as g\n"
-        "from gammavae_jax.runs import environment as e\n"
+        "from gammavae_jax.runs import publish as e\n"
         "sampler = e.describe_environment()['sampler']\n"
         "print(json.dumps([g.gamma_sampler().library, sampler, g.sampler_note()]))"
     )

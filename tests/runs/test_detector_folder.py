@@ -125,7 +125,7 @@ def test_learning_is_refused_whichever_file_of_the_training_clips_is_damaged(fol
     ],
 )
 def test_malformed_descriptions_of_training_clips_are_refused(folder, field, value):
-    """The checksum is right: it was written so."""
+    """The marker's checksum is valid, so only the description is wrong."""
     marker = folder / "training_clips.json"
     machines = json.loads(marker.read_text())["machines"]
     assert len(machines["fan/1"]["fold"]) == 18

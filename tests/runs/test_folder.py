@@ -21,9 +21,8 @@ from gammavae_jax.runs.folder import (
     read_config,
     read_metrics,
     resume_folder,
-    write_results,
 )
-from gammavae_jax.runs.publish import atomic_results
+from gammavae_jax.runs.publish import atomic_results, write_results
 
 CONFIG = Config()
 MACHINES = ["fan_section_00", "pump_section_00"]

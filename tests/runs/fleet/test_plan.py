@@ -1,4 +1,4 @@
-"""Waves are planned from the headers, names and sizes of recordings."""
+"""Waves are planned from recordings' headers, names and sizes, and from memory."""
 
 import numpy as np
 import pytest
