@@ -77,9 +77,8 @@ def remove_anomalies(root):
 
 
 def refused(refusal, root, out, *options):
-    message = refusal(
-        "run", "--all-machines", "--data-root", root, "--out", out, *options
-    )
+    sources = "--all-machines", "--data-root", root
+    message = refusal("run", *sources, "--out", out, *options)
     assert not out.exists()
     return message
 
@@ -88,17 +87,11 @@ def refused(refusal, root, out, *options):
     ("damage", "message"),
     [
         (remove_machines, "no machine found"),
-        (
-            lambda root: shutil.rmtree(root / "fan" / "train"),
-            "no recordings .*train",
-        ),
+        (lambda root: shutil.rmtree(root / "fan" / "train"), "no recordings .*train"),
         (lambda root: shutil.rmtree(root / "fan" / "test"), "no recordings .*test"),
         (remove_anomalies, "all 6 test clips of fan_section_00 are normal"),
         (lambda root: a_clip(root).write_bytes(b""), "normal_0003.* empty"),
-        (
-            lambda root: rewrite(root, rate=8000),
-            "0003.* 8000 Hz.* to 16000 Hz",
-        ),
+        (lambda root: rewrite(root, rate=8000), "0003.* 8000 Hz.* to 16000 Hz"),
         (lambda root: rewrite(root, lambda x: np.insert(x, 7, np.nan)), "_0003.*nan"),
         (lambda root: rewrite(root, lambda x: x[:1000]), "normal_0003.*too few"),
     ],
@@ -113,19 +106,19 @@ def test_bad_recordings_give_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "papper"], "did you mean 'paper'"),
-        (["--scores", "mze"], "did you mean 'mse'"),
-        (["--set", "train.epoch=3"], "did you mean 'train.epochs'"),
-        (["--set", "model.hidden=wide"], "model.hidden"),
-        (["--epochs", "0"], "epochs"),
-        (["--resume"], "nothing to resume"),
-        (["--data-root", "nowhere"], "data root 'nowhere' is not a folder"),
+        ("--preset papper", "did you mean 'paper'"),
+        ("--scores mze", "did you mean 'mse'"),
+        ("--set train.epoch=3", "did you mean 'train.epochs'"),
+        ("--set model.hidden=wide", "model.hidden"),
+        ("--epochs 0", "epochs"),
+        ("--resume", "nothing to resume"),
+        ("--data-root nowhere", "data root 'nowhere' is not a folder"),
     ],
 )
 def test_bad_options_give_one_line_and_nothing_is_written(
     data, tmp_path, refusal, options, message
 ):
-    assert message in refused(refusal, data, tmp_path / "out", *options)
+    assert message in refused(refusal, data, tmp_path / "out", *options.split())
 
 
 @pytest.fixture(scope="module")
