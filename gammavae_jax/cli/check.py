@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gammavae_jax.cli.options import ScoringOptions
-from gammavae_jax.cli.shared import (
-    new_table,
-    table_console,
-    write_json,
-)
+from gammavae_jax.cli.shared import new_table, table_console, write_json
 from gammavae_jax.errors import InputError, names_text
 
 if TYPE_CHECKING:
@@ -116,11 +112,7 @@ class Check(ScoringOptions):
 
 def _table(check: "FaultCheck") -> "Table":
     """Build the table of the three numbers, with their intervals and limits."""
-    from gammavae_jax.evaluation.conclusion import (
-        auc_limits,
-        counted,
-        percent_limits,
-    )
+    from gammavae_jax.evaluation.conclusion import auc_limits, counted, percent_limits
     from gammavae_jax.evaluation.detection import LEAST_AUC, LEAST_DETECTED
 
     detection, threshold = check.detection, check.threshold

@@ -19,11 +19,7 @@ from gammavae_jax.runs.folder import (
     check_folder,
     resume_folder,
 )
-from gammavae_jax.runs.publish import (
-    atomic_results,
-    describe_environment,
-    has_results,
-)
+from gammavae_jax.runs.publish import atomic_results, describe_environment, has_results
 from gammavae_jax.runs.resume import FolderObserver
 
 FILES = (
