@@ -70,6 +70,7 @@ class Fit:
                 f"{printable(self.out)} exists: add --overwrite, or choose another "
                 "path for --out"
             )
+        self._check_seed()
         recordings = self.recordings_by_machine()
         prepare(2)  # there are at least two models, one per fold
 
@@ -98,6 +99,16 @@ class Fit:
         out = shlex.quote(str(self.out))
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
+
+    def _check_seed(self) -> None:
+        """Raise an InputError that names the options, not the Python parameters."""
+        from gammavae_jax.runs.detector_parameters import LARGEST_SEED
+
+        if not 0 <= self.seed <= LARGEST_SEED:
+            problem = f"--seed is {self.seed}"
+            raise InputError(f"{problem}: it must be from 0 to {LARGEST_SEED}")
+        if any(of.partition("=")[0].strip() == "seed" for of in flat(self.set)):
+            raise InputError("--set changes the seed: use --seed instead")
 
     def settings(self) -> tuple[str, ...]:
         """Return the configuration fields to change, as assignments."""

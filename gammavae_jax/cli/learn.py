@@ -6,14 +6,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
 from gammavae_jax.cli.shared import (
+    machines_in_checkpoint,
     models_in_checkpoint,
     new_table,
     prepare,
@@ -74,9 +75,8 @@ class Learn:
         from gammavae_jax.runs.detector_folder import require_place
 
         new = AnomalyDetector.load(self.detector)
-        following = next_version(self.detector, new.machines_)
-        out = self.out or following
-        _warn_of_newer_versions(self.detector, following, new.machines_)
+        out = self.out or next_version(self.detector, new.machines_)
+        _warn_of_newer_versions(self.detector, out, new.machines_)
         require_place(out)  # fail now instead of after learning
         old, skips = copy.copy(new), new.skip_bad_files
         old.verbose = False  # messages on recordings are shown once
@@ -144,38 +144,55 @@ def next_version(detector: Path, machines: Sequence[str]) -> Path:
 
     A number that belongs to a machine's name, as in line-7.detector, is no version.
     """
-    return next(
-        version
-        for version in _later_versions(detector, machines)
-        if not version.exists() and not version.is_symlink()
+    version = _Version.of(detector, machines)
+    paths = map(version.path_of, itertools.count(version.number + 1))
+    return next(path for path in paths if not path.exists() and not path.is_symlink())
+
+
+class _Version(NamedTuple):
+    """The parts of a version's path, such as those of pump-2.detector."""
+
+    folder: Path
+    base: str
+    number: int
+    suffix: str
+
+    @classmethod
+    def of(cls, detector: Path, machines: Sequence[str]) -> "_Version":
+        path = detector if detector.name else Path(os.path.abspath(detector))
+        name = path.name.removesuffix(_SUFFIX)
+        suffix = path.name[len(name) :]
+        numbered = None if name in machines else re.fullmatch(r"(.+)-([1-9]\d*)", name)
+        base, number = (numbered[1], int(numbered[2])) if numbered else (name, 1)
+        return cls(path.parent, base, number, suffix)
+
+    def path_of(self, number: int) -> Path:
+        return self.folder / f"{self.base}-{number}{self.suffix}"
+
+    def newer(self) -> list[int]:
+        """Return the numbers of all newer paths in the folder, in increasing order."""
+        form = re.escape(self.base) + r"-([1-9]\d*)" + re.escape(self.suffix)
+        names = (re.fullmatch(form, path.name) for path in self.folder.iterdir())
+        numbers = (int(name[1]) for name in names if name)
+        return sorted(number for number in numbers if number > self.number)
+
+
+def _warn_of_newer_versions(detector: Path, out: Path, machines: Sequence[str]) -> None:
+    """Print a warning if a detector has newer versions, of which `out` is none."""
+    version, known = _Version.of(detector, machines), machines_in_checkpoint(detector)
+    paths = map(version.path_of, version.newer())
+    newer = [path for path in paths if machines_in_checkpoint(path) == known]
+    if not newer or out in newer:
+        return
+    newest = printable(newer[-1])
+    which, they = f"a newer version, {newest}", "it has"
+    if len(newer) > 1:
+        which, they = f"newer versions, up to {newest}", "they have"
+    print(
+        f"{printable(detector)} has {which}: the version written now will not know "
+        f"what {they} learnt; to keep that, pass {newest} instead",
+        file=sys.stderr,
     )
-
-
-def _later_versions(detector: Path, machines: Sequence[str]) -> Iterator[Path]:
-    """Yield the paths of a detector's later versions, whether or not they exist."""
-    path = detector if detector.name else Path(os.path.abspath(detector))
-    name = path.name.removesuffix(_SUFFIX)
-    suffix = path.name[len(name) :]
-    version = None if name in machines else re.fullmatch(r"(.+)-([1-9]\d*)", name)
-    base, number = (version[1], int(version[2])) if version else (name, 1)
-    for later in itertools.count(number + 1):
-        yield path.with_name(f"{base}-{later}{suffix}")
-
-
-def _warn_of_newer_versions(
-    detector: Path, following: Path, machines: Sequence[str]
-) -> None:
-    """Print a warning if a detector has newer versions than itself."""
-    later = _later_versions(detector, machines)
-    newer = list(itertools.takewhile(lambda version: version != following, later))
-    if newer:
-        known = "what it has learnt" if len(newer) == 1 else "what they have learnt"
-        print(
-            f"{printable(detector)} has newer versions, up to {printable(newer[-1])}: "
-            f"the version written now will not know {known}; to keep it, pass "
-            f"{printable(newer[-1])} instead",
-            file=sys.stderr,
-        )
 
 
 def _rows(

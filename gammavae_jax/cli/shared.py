@@ -159,6 +159,14 @@ def models_in_checkpoint(folder: Path) -> int:
         return 1
 
 
+def machines_in_checkpoint(folder: Path) -> Any:
+    """Return the machines that a checkpoint lists, or None if it is unreadable."""
+    try:
+        return read_json(folder / "detector.json")["machines"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def set_rate(estimator: "AnomalyDetector", false_alarm_rate: float) -> None:
     """Set a loaded detector's false-alarm rate.
 

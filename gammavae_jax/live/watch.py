@@ -89,11 +89,13 @@ class FolderWatch:
             self._say_why_nothing_was_scored()
 
     def _say_why_nothing_was_scored(self) -> None:
-        folder, present = printable(self._folder), {}
-        with contextlib.suppress(OSError):  # reported already
+        try:
             present, _ = recordings_in(self._folder)
-        if not present and not self._is_gone:
-            self._announcer.say(f"{folder} contains no WAV or FLAC files")
+        except OSError:  # reported already
+            return
+        if not present:
+            folder = printable(self._folder)
+            self._announcer.say(f"{folder} contains no recordings to score")
         if n := sum(self._scored.contains(*of) for of in present.items()):
             problem = f"{n} of {len(present)} recordings were scored or skipped before"
             remedy = f"delete {printable(self._scored.path)} to score them again"

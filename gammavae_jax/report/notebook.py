@@ -8,6 +8,9 @@ from gammavae_jax.files import read_text
 from gammavae_jax.scoring.verdict import Verdict
 
 _MOST_BYTES = 20_000_000  # a notebook that contains larger pages opens slowly
+# Otherwise, links within the page would lead to the notebook. This must precede the
+# page's security policy, which would forbid it.
+_BASE = '<base href="about:srcdoc">'
 # Scripts on the page may run, but cannot reach the notebook.
 _FRAME = (
     '<iframe srcdoc="{page}" sandbox="allow-scripts" title="{title}" '
@@ -34,8 +37,9 @@ class ReportedVerdicts(list[Verdict]):
         try:
             size = self.path.stat().st_size
             page = read_text(self.path) if size <= _MOST_BYTES else None
-        except OSError:  # moved or deleted since
+        except (OSError, UnicodeDecodeError):  # moved, deleted or replaced since
             return None
         if page is None:
             return f"Open {escape(str(self.path))} in a browser."
+        page = page.replace("<head>", f"<head>{_BASE}", 1)
         return _FRAME.format(page=escape(page), title=escape(self.path.name))

@@ -52,6 +52,7 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
     content = report.machines, report.rows, scores, report.least_p
     data = scores_payload(config, *content)
     data["howToShow"] = report.how_to_show
+    data["isEvaluated"] = report.is_evaluated
     officials, means = {}, {}
     if report.rows:
         summary = summarise_rows(report.rows, report.year)

@@ -184,7 +184,7 @@
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
       make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: label || "unknown", width: 16, height: 7 })),
         word + (used.length > 1 ? direction[label] ?? "" : "")))));
-    $("histogram-title").textContent = `Number of clips by score${hasLabels ? ` (${data.scores[state.score]})` : ""}${hasDomains ? " and domain" : ""}`;
+    $("histogram-title").textContent = `Number of clips by score${data.isEvaluated ? ` (${data.scores[state.score]})` : ""}${hasDomains ? " and domain" : ""}`;
   }
 
   // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores form one step.
@@ -403,7 +403,7 @@
     const { values, p, threshold } = scored();
     const { labels, domains, leastP } = machine();
     const pairs = [
-      [hasLabels ? data.scores[state.score] : "score", short(values[clip])],
+      [data.isEvaluated ? data.scores[state.score] : "score", short(values[clip])],
       ["threshold", short(threshold)],
       ["p-value", p ? (isLeast(p[clip], leastP) ? "\u2264 " : "") + pValue(p[clip]) : "\u2013"],
       ["decision", isAlarm(clip) ? "alarm" : "no alarm"],

@@ -29,7 +29,7 @@ PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "skip_bad_files": ((bool,), "True or False"),
     "verbose": ((bool,), "True or False"),
 }
-_LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 2**31 - 1
 _LEARNT = ("preset", "epochs", "random_state", "settings")
 
 
@@ -77,10 +77,10 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
         for name in ("preset", "epochs", "random_state", "false_alarm_rate")
     )
     if seed is None:
-        seed = int(np.random.default_rng().integers(_LARGEST_SEED, endpoint=True))
-    if not 0 <= seed <= _LARGEST_SEED:
+        seed = int(np.random.default_rng().integers(LARGEST_SEED, endpoint=True))
+    if not 0 <= seed <= LARGEST_SEED:
         raise InputError(
-            f"random_state is {seed}: it must be from 0 to {_LARGEST_SEED}, or None"
+            f"random_state is {seed}: it must be from 0 to {LARGEST_SEED}, or None"
         )
     given = [f"scoring.false_alarm_rate={rate}"]
     if epochs is not None:

@@ -130,7 +130,7 @@ class DetectorState(Estimator):
         notes = notes_on(heard, trained or {}, config.features)
         for kind in sorted(notes.keys() - self._said):
             log.say(notes[kind])
-        self._said |= notes.keys()
+        self._said = self._said.union(notes)
         return loaded
 
     def _load_known(

@@ -26,8 +26,15 @@ from gammavae_jax.files import remove, sync_folder, write_text
 from gammavae_jax.models.gamma_sampler import gamma_sampler
 
 _PACKAGES = (
-    *("gammavae-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
-    *("tfp-nightly", "numpy", "scipy"),
+    "gammavae-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tfp-nightly",
+    "numpy",
+    "scipy",
 )
 # If these exist, the files beside them are complete.
 _MARKERS = ("summary.json", "checkpoint/detector.json")

@@ -98,9 +98,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
         raise InputError(f"{problem}: fit it again with this version")
     number = machine_names(detector).index(machine)
     n_clips = int(np.count_nonzero(detector.weights[number]))  # without padding
-    if n_clips and conditions.total_seconds:
-        return conditions.total_seconds / n_clips
-    return conditions.seconds[0]  # a detector from an older version
+    return conditions.total_seconds / n_clips
 
 
 class Stream(NamedTuple):

@@ -143,6 +143,8 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
     ("arguments", "message"),
     [
         ("fit nothing --out x", "No such file"),
+        ("fit normal --out x --seed -1", "--seed is -1: it must be from 0 to"),
+        ("fit normal --out x --set seed=4", "--set changes the seed: use --seed"),
         ("fit normal/0.wav --out x", "has one clip"),
         ("fit normal --by-folder --out x", "no subfolders"),
         ("score normal today", "contains no detector: pass"),

@@ -134,9 +134,21 @@ def test_learning_from_an_old_version_is_reported(recordings, detector, capsys):
     second, third = (detector.with_name(f"fan-{n}.detector") for n in (2, 3))
     assert third.exists()
     assert (
-        f"{detector} has newer versions, up to {second}: the version written now will "
-        f"not know what it has learnt; to keep it, pass {second} instead"
+        f"{detector} has a newer version, {second}: the version written now will not "
+        f"know what it has learnt; to keep that, pass {second} instead"
     ) in capsys.readouterr().err
+    learn(detector, recordings / "later", "--out", second, "--overwrite")
+    assert "newer" not in capsys.readouterr().err
+
+
+def test_a_detector_of_another_machine_is_no_newer_version(
+    recordings, detector, tmp_path, capsys
+):
+    other = gv.AnomalyDetector(epochs=1, settings=SETTINGS, verbose=False)
+    other.fit({"fan-2": recordings / "normal"}).save(tmp_path / "fan-2.detector")
+    learn(detector, recordings / "load")
+    assert (tmp_path / "fan-3.detector").exists()
+    assert "newer" not in capsys.readouterr().err
 
 
 def test_a_detector_in_the_current_folder_has_its_versions_beside_it(

@@ -368,7 +368,7 @@ def test_once_scores_complete_recordings_and_names_growing_ones(watcher, monkeyp
 def test_once_says_why_it_scores_nothing(watcher):
     watcher.start().run_once()
     folder, state = watcher.folder, watcher.scored.path
-    assert watcher.lines() == [f"{folder} contains no WAV or FLAC files"]
+    assert watcher.lines() == [f"{folder} contains no recordings to score"]
     for name in ("a", "b"):
         put(watcher.fan / f"{name}.wav", tone(1.0))
     watcher.start().run_once()

@@ -47,7 +47,9 @@ def test_a_report_shows_its_page_below_the_cell(outputs):
     (_, report), folder = outputs
     (result,) = [of for of in report if of["output_type"] == "execute_result"]
     page = (folder / "page.html").read_text("utf-8")
-    assert f'srcdoc="{escape(page)}"' in result["data"]["text/html"]
+    based = page.replace("<head>", '<head><base href="about:srcdoc">', 1)
+    assert based.index("<base") < based.index("Content-Security-Policy")
+    assert f'srcdoc="{escape(based)}"' in result["data"]["text/html"]
     assert "Verdict(" in result["data"]["text/plain"]
 
 
@@ -64,6 +66,8 @@ def test_a_page_cannot_leave_its_frame(tmp_path):
 def test_a_page_that_is_gone_or_too_large_is_not_shown(tmp_path, monkeypatch):
     page = tmp_path / "a<b.html"
     verdicts = ReportedVerdicts([], Path(page))
+    assert verdicts._repr_html_() is None
+    page.write_bytes(b"\xff")
     assert verdicts._repr_html_() is None
     page.write_text("long")
     monkeypatch.setattr("gammavae_jax.report.notebook._MOST_BYTES", 3)
