@@ -50,7 +50,7 @@ def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
 
 
 def group_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
-    """Return each clip's group number or, without groups, its recording's number."""
+    """Return each clip's group number, or recording number if there are no groups."""
     return recording_numbers(clips) if clips.group is None else clips.group
 
 
@@ -130,7 +130,7 @@ def require_usable(files: Sequence[ClipFile], usable: Collection) -> None:
     """Raise an InputError if no recording can be used."""
     if not usable:
         raise InputError(
-            f"no usable recording in {printable(files[0].path.parent)}: add some"
+            f"no usable recordings in {printable(files[0].path.parent)}: add some"
         )
 
 
@@ -166,7 +166,7 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Apply a function to items in one thread per core; BLAS adds no more threads."""
+    """Apply a function to items in one thread per core; BLAS starts no threads."""
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning memory to the system takes as long as the Fourier transforms.
     np.empty(_KEPT_BYTES, np.uint8)

@@ -41,7 +41,7 @@ _MOST_EXPLAINED_DB = 5.0
 
 
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
-    """Return lines that say which files of the machines are left out, and why.
+    """Return lines that say which of the machines' files are left out, and why.
 
     If `machines` has every machine in the data root, the lines also name recordings
     outside the machine folders, archives in other formats and unreadable folders.
@@ -94,7 +94,7 @@ def _of_archive(
 
 
 def _of_no_machine(path: Path) -> dict[str, Reason]:
-    """Return why a file or folder in the data root is left out, if it matters."""
+    """Return why a file or folder in the data root is left out, if worth mentioning."""
     unreadable: list[OSError] = []
     if holds_recordings(path, unreadable.append):
         return {path.name: ELSEWHERE}
@@ -114,7 +114,7 @@ def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:
 def note_shared_clips(
     train: Mapping[str, Iterable[str]], test: NamedClips, log: Log
 ) -> None:
-    """Log a note on test clips whose sound is identical to that of a training clip.
+    """Log a note that names any test clips that are identical to training clips.
 
     `train` maps each machine to its training clips' identities; see `clip_identities`.
     """
@@ -154,6 +154,6 @@ def note_reference_channel(train: NamedClips, log: Log) -> None:
             log.note(
                 f"{name}: subtracting the reference channel lowers the power by more "
                 f"than {_MOST_EXPLAINED_DB:g} dB, so the reference microphone probably "
-                "hears the machine itself, unless the noise drowns the machine: move "
+                "hears the machine itself, unless noise drowns out the machine: move "
                 "that microphone away, or fit without features.reference_channel"
             )

@@ -3,7 +3,7 @@
 The new clips join the training clips. The steps of `fit` that follow training are then
 repeated: references, held-out scores, thresholds and training conditions. Training
 clips stay in the folds that hold them out. No network was trained on the new clips, so
-they are dealt to the folds by recording.
+they are assigned to the folds by recording.
 """
 
 from collections.abc import Mapping, Sequence
@@ -181,7 +181,7 @@ def _fitted_again(
     folds: Sequence[Int[np.ndarray, "_"]],
     log: Log,
 ) -> tuple[Detector, Split]:
-    """Fit everything again except the networks; `folds` has the old clips' folds.
+    """Fit everything except the networks again; `folds` has the old clips' folds.
 
     Returns:
         The detector, and the split of the clips.
@@ -210,7 +210,7 @@ def _fitted_again(
 def _dealt(
     config: Config, train: NamedClips, folds: Sequence[Int[np.ndarray, "_"]]
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's fold; new clips are dealt to folds by recording or group.
+    """Return each clip's fold; new clips are assigned to folds by recording or group.
 
     New clips of an old group go into the group's fold, because the networks of the
     other folds were trained on the group.
@@ -263,7 +263,7 @@ def reconstruction_note(
     worse = float(np.mean(old < np.median(new))) if len(new) >= _FEWEST_NEW else 0.0
     if worse <= _UNUSUAL:
         return ""
-    effect = "scores depend on it" if config.needs_model else "only pictures need it"
+    effect = "scores depend on it" if config.needs_model else "only plots need it"
     return (
         f"the model reconstructs the new recordings worse than {100 * worse:.0f} % of "
         f"the training clips ({effect}): fit again with all recordings when you can"

@@ -88,7 +88,7 @@ def test_bad_files_are_skipped_and_named_if_requested(root):
 
 def test_a_machine_with_only_bad_files_cannot_be_skipped(root):
     spoil(root, "fan/0000", "fan/0001", "fan/0002")
-    with pytest.raises(InputError, match="no usable recording in"):
+    with pytest.raises(InputError, match="no usable recordings in"):
         load(root, skip_bad_files=True)
 
 

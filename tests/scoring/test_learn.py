@@ -249,7 +249,7 @@ def test_normal_distributions_are_fitted_again_if_scores_use_them(
 
 
 @pytest.mark.parametrize(
-    ("name", "effect"), [("default", "only pictures need it"), ("gammavae", "scores")]
+    ("name", "effect"), [("default", "only plots need it"), ("gammavae", "scores")]
 )
 def test_a_new_fit_is_advised_if_the_model_no_longer_reconstructs(name, effect):
     old, config = np.arange(40.0), preset(name)

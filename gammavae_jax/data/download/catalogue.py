@@ -1,4 +1,4 @@
-"""The catalogue of the challenge's archives, by year, part and machine."""
+"""Lists the challenge's archives by year, part ("dev" or "eval") and machine."""
 
 import functools
 import json
@@ -75,8 +75,8 @@ def find_archives(
             )
         if machine not in {archive.machine for archive in found}:
             raise InputError(
-                f"{machine} of {year} exists only in the part {part_of[machine]!r}: "
-                "add this part to --parts"
+                f"the {year} {machine} data exists only in the part "
+                f"{part_of[machine]!r}: add this part to --parts"
             )
     return [archive for archive in found if archive.machine in (machines or part_of)]
 

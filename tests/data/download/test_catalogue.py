@@ -86,7 +86,8 @@ def test_machines_and_parts_narrow_the_choice():
         ((2023, ["fan"], ["test"]), "unknown part 'test': use one of dev, eval"),
         (
             (2023, ["fan", "Vacuum"], ["dev"]),
-            "Vacuum of 2023 exists only in the part 'eval': add this part to --parts",
+            "the 2023 Vacuum data exists only in the part 'eval': "
+            "add this part to --parts",
         ),
     ],
 )
