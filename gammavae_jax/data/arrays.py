@@ -1,6 +1,6 @@
-"""Padded arrays of log-mels for many clips and machines.
+"""Defines padded arrays that hold the log-mels of many clips and machines.
 
-Clips may differ in length, and machines in their number of clips.
+Clips may differ in length, and machines may differ in their number of clips.
 """
 
 import zlib
@@ -52,7 +52,7 @@ class Capacity(NamedTuple):
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Return the smallest capacity that is at least as large as both."""
+        """Return the smallest capacity that is at least as large as both capacities."""
         return Capacity(*map(max, self, other))
 
 
@@ -63,10 +63,10 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
 
 
 def capacity_to_learn(n_clips: int) -> Capacity:
-    """Return a capacity for clips, with room to learn a few later.
+    """Return a capacity for these clips and a few more that may be learnt later.
 
-    The number is rounded up to a multiple of 16, or of a quarter of the next power of
-    two if that is larger. Arrays of the same size share compiled programs.
+    The number of clips is rounded up to a multiple of 16 or, if that is larger, of a
+    quarter of the next power of two. Arrays of the same size share compiled programs.
     """
     step = max(_CLIPS_IN_A_STEP, (1 << (n_clips - 1).bit_length()) // 4)
     return Capacity(n_clips + -n_clips % step, 0, 0)
@@ -75,7 +75,7 @@ def capacity_to_learn(n_clips: int) -> Capacity:
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Stack the clips of several machines, padded to at least `capacity`."""
+    """Stack several machines' clips, and pad the arrays to at least `capacity`."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]
@@ -110,7 +110,7 @@ def shortened(
 def stack_machines(
     machines: NamedClips, n_context: int, capacity: Capacity | None = None
 ) -> TrainingArrays:
-    """Stack the training clips of several machines, padded as in `stack_clips`."""
+    """Stack several machines' training clips, and pad them as `stack_clips` does."""
     all_clips = [clips for _, clips in machines]
     needed = _capacity(all_clips, n_context, capacity)
     clips = stack_clips(all_clips, n_context, needed)
@@ -133,7 +133,7 @@ def stack_machines(
 def _capacity(
     machines: Sequence[Clips], n_context: int, least: Capacity | None
 ) -> Capacity:
-    """Return the capacity needed for these clips, but no less than `least`."""
+    """Return the capacity needed for these clips; it is at least `least`."""
     lengths = [[len(log_mel) for log_mel in clips.log_mels] for clips in machines]
     needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
     return reduce(Capacity.joined, needed, least or needed[0])
@@ -155,7 +155,7 @@ def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Return whether each clip is labelled an anomaly; None if any label is missing."""
+    """Return whether each clip is labelled anomalous, or None if a label is missing."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])

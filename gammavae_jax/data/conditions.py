@@ -1,4 +1,4 @@
-"""Compares the conditions of new recordings with those of the training recordings.
+"""Compares the conditions of new recordings with the training conditions.
 
 A model learns not only the machine, but also the microphone, its gain and the length of
 the clips. If any of these changes, scores change even though the machine is healthy.
@@ -146,7 +146,7 @@ def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
 def _dead_channel(
     levels: Sequence[ChannelLevels | None], config: FeatureConfig
 ) -> dict[str, str]:
-    """Report recordings whose chosen channel is nearly silent while another is not."""
+    """Report recordings in which only the chosen channel is nearly silent."""
     dead, text = _nearly_silent(levels, config.channel)
     if dead is None:
         return {}
@@ -174,7 +174,7 @@ def _dead_reference(
 def _nearly_silent(
     levels: Sequence[ChannelLevels | None], channel: int
 ) -> tuple[LoudestChannel | None, str]:
-    """Return a far louder channel than `channel`, and a text on both; or (None, "")."""
+    """Return a channel far louder than `channel` and a text on both, or (None, "")."""
     loudest = [of.loudest(channel) for of in levels if of is not None]
     dead = [of for of in loudest if of.above >= DEAD_DB]
     if not dead:

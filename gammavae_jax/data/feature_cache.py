@@ -83,7 +83,7 @@ class FeatureCache:
         return clips
 
     def _read(self, key: str, n_mels: int) -> Clips | None:
-        """Return the cached clips, with `files` empty; None if missing or corrupt."""
+        """Return the clips without `files`, or None if they are missing or corrupt."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
@@ -160,7 +160,7 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 
 
 def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
-    """Return a checksum of JSON data and an array together."""
+    """Return one checksum of both JSON data and an array."""
     checksum = _blake2b(json.dumps(about).encode())
     checksum.update(np.ascontiguousarray(array).data)
     return checksum.hexdigest()

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, as the official baseline computes them with librosa.
+"""Computes log-mel spectrograms as the official baseline does with librosa.
 
 Conventions: a waveform is float32 in [-1, 1]. A spectrogram is in dB, with Hann windows
 and Slaney's mel scale and norm; its frames are centred on multiples of the hop, and the
@@ -44,7 +44,7 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
     """Return the number of frames in a clip of `n_samples` samples.
 
-    The clip is padded by `n_fft` samples in total, or one less if `n_fft` is odd.
+    The clip is padded by `n_fft` samples in total, or by one less if `n_fft` is odd.
     """
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 

@@ -119,7 +119,7 @@ def find_sections(
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:
-    """Yield the recordings of one machine type after another, one entry per section.
+    """Yield each section's recordings, one machine type after another.
 
     If supplemental clips are requested, the training clips include them.
 

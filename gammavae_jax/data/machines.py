@@ -100,7 +100,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def entries(root: Path) -> list[Path]:
-    """Return the files and folders in a data root, sorted and without hidden ones."""
+    """Return a data root's files and folders, sorted; hidden ones are left out."""
     try:
         return sorted(path for path in root.iterdir() if not is_hidden(path.name))
     except OSError as error:
@@ -200,10 +200,10 @@ def is_supplemental(file: ClipFile) -> bool:
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """Return 2020 or 2021, which have their own metrics, if the layout shows the year.
+    """Return the year if the layout shows that it is 2020 or 2021, else None.
 
-    In 2020, file names contain machine ids; in 2021, each domain has its own folder of
-    test clips.
+    These years have their own metrics. In 2020, file names contain machine ids; in
+    2021, each domain has its own folder of test clips.
     """
     if all(machine.has_domain_folders for machine in machines):
         return 2021
@@ -212,7 +212,7 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """Return `<machine>_section_<id>`, or only `<machine>` without a section."""
+    """Return `<machine>_section_<id>`, or only `<machine>` if there is no section."""
     return f"{machine}_section_{section}" if section else machine
 
 
@@ -252,7 +252,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """List the latest revision of each archived recording of a machine, by folder."""
+    """List the latest revisions of a machine's archived recordings, by folder."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         clips = set()
@@ -272,7 +272,7 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """List the recordings in a folder, if it exists, and in its subfolders."""
+    """List the recordings in a folder and its subfolders, if the folder exists."""
     names = require_listing(folder).recordings if os.path.isdir(folder) else ()
     return [clip_file(folder / name) for name in names]
 

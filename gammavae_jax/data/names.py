@@ -155,7 +155,7 @@ _TOKEN = re.compile(r"[^\W\d_]+")  # `AbNormal` is one token, but two words
 
 
 def fault_word(name: str) -> str | None:
-    """Return a name's first word that means "not normal", or None.
+    """Return the first word in a name that means "not normal", or None.
 
     A name in the challenge's form whose label is "normal" is always accepted, because
     the attributes after the label may contain any words.
@@ -188,8 +188,8 @@ def require_normal_names(
     """Reject recordings whose names say that the machine was not normal.
 
     Args:
-        recordings: each recording's name, for the message, and the names to check:
-            those of the folders that contain the recording, and its own.
+        recordings: each recording's name, for the message, and the names to check: the
+            recording's own and the names of the folders that contain it.
         remedy: what the user can do; this and the other arguments are for the message.
         kind: what the recordings are.
         why: why they have to be normal.

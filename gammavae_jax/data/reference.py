@@ -44,7 +44,7 @@ def spectrogram(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Spectrogram:
-    """Return a clip's log-mel, without what a reference channel predicts of it.
+    """Return a clip's log-mel, after subtracting what a reference channel explains.
 
     Args:
         waveform: a clip with the channels `config.channels`; see `audio.channels`.

@@ -34,11 +34,11 @@ def find_shared_audio(
 ) -> Bool[np.ndarray, "clip clip"]:
     """Return which pairs of a machine's clips contain the same audio.
 
-    A pair does if the highest peak of its phase correlation (Knapp and Carter 1976),
+    A pair counts if the highest peak of its phase correlation (Knapp and Carter 1976),
     summed over bands, exceeds four times the median over all pairs; this limit is kept
     between 8 and 50 standard deviations. A clip of less than 32 frames is paired only
-    with its copies, which may have another gain. The relation is symmetric, and no clip
-    is paired with itself.
+    with its copies, which may have a different gain. The relation is symmetric, and no
+    clip is paired with itself.
 
     Args:
         log_mel: the clips in dB, padded at the end.
@@ -59,7 +59,7 @@ def _copies(
 ) -> Bool[np.ndarray, "clip clip"]:
     """Return which pairs of short clips differ only in gain.
 
-    Steady clips, such as silence, are not copies: any new ones would be equal, too.
+    Steady clips, such as silence, do not count: any new steady clip would be a copy.
     """
     found = np.zeros((len(n_frames), len(n_frames)), bool)
     is_short = (n_frames > 0) & (n_frames < _FEWEST_FRAMES)

@@ -47,7 +47,7 @@ _LEAST_LACKING = 1 / 32  # of the bands; resampling from 48 kHz removes fewer
 
 
 class State(StrEnum):
-    """What a clip contains; only the score of a running machine means anything."""
+    """What a clip contains; only a running machine's score is meaningful."""
 
     RUNNING = "running"
     NO_SIGNAL = "no signal"
@@ -103,12 +103,15 @@ def state_of(
 
 
 def _has_no_signal(signal: Signal, usual: float) -> bool:
-    """Return whether nearly all samples are silent, and more than in training clips."""
+    """Return whether nearly all samples are silent.
+
+    The limit allows for the silence in the training clips.
+    """
     return signal.silent > usual + _SILENT * (1 - usual)
 
 
 def _starts(parts: Float[np.ndarray, "part mel"], usual: UsualSound) -> bool:
-    """Return whether the first of the parts is off, and the last one is not."""
+    """Return whether the machine is off in the first part but not in the last one."""
     first, last = parts[0], parts[-1]
     return (
         _is_far_below(first, usual.quietest_part)
@@ -118,13 +121,13 @@ def _starts(parts: Float[np.ndarray, "part mel"], usual: UsualSound) -> bool:
 
 
 def _is_far_below(levels: Float[np.ndarray, "mel"], quietest: float) -> bool:
-    """Return whether most bands are far below the usual and the quietest level."""
+    """Return whether most bands are far below both the usual and the quietest level."""
     is_quiet = np.quantile(levels, _OFF_SHARE) <= -_OFF_DB
     return bool(is_quiet and np.median(levels) <= quietest - _OFF_BEYOND_DB)
 
 
 def _has_bursts(levels: Float[np.ndarray, "frame mel"]) -> bool:
-    """Return whether a twentieth of the frames are nearly as loud as usual or louder.
+    """Return whether at least 5 % of the frames are nearly as loud as usual or louder.
 
     A machine that knocks after it has stopped is not off.
     """
@@ -135,7 +138,7 @@ def _has_bursts(levels: Float[np.ndarray, "frame mel"]) -> bool:
 def _has_other_gain(
     levels: Float[np.ndarray, "mel"], swing: float, usual: UsualSound
 ) -> bool:
-    """Return whether nearly all bands are louder, or quieter, by about the same.
+    """Return whether nearly all bands are louder (or quieter) by about the same amount.
 
     A fault that adds energy to less than nine tenths of the bands does not count, nor
     does one that makes the sound steadier, such as loud hiss.

@@ -1,4 +1,4 @@
-"""The statistics that the neighbour scores compare, computed over a clip's frames.
+"""Computes the statistics of a clip's frames that the neighbour scores compare.
 
 Conventions: arrays of shape `frame mel` are in dB; `weight` is 1 for a frame (or
 window) of the clip and 0 for padding.
@@ -18,12 +18,12 @@ DB_OF_E = 10.0 / math.log(10.0)  # dB; the level of a power ratio of e
 def whole_frames(
     n_places: int, n_frames: Int[Array, ""], n_edge: int
 ) -> Float[Array, "frame"]:
-    """Return the weights of a clip's frames: 0 for the first and last ones.
+    """Return the weights of a clip's frames: 0 for the first and last few, else 1.
 
     Up to half of each of these frames lies beyond the clip. The abrupt end of a tone
     spreads over all bands there, and how far depends on where the clip ends within the
-    frame, so healthy clips of another length would look faulty. A clip that consists of
-    such frames keeps them.
+    frame, so healthy clips of a different length would look faulty. If a clip has only
+    such frames, their weight is 1.
 
     Args:
         n_places: the number of frames, including padding.
@@ -148,7 +148,11 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's mean, and the deviations of its values and their changes."""
+    """Return each band's mean and two standard deviations.
+
+    These are the standard deviations of the band's values and of their frame-to-frame
+    changes.
+    """
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]

@@ -1,6 +1,6 @@
-"""The training clips that a detector keeps, so that it can learn others later.
+"""Stores training clips in a detector, so that it can learn more clips later.
 
-Log-mels are kept in steps of 1/200 dB, as 16-bit integers: about 80 kB for a clip of
+Log-mels are stored in steps of 1/200 dB, as 16-bit integers: about 80 kB for a clip of
 ten seconds. Two recordings of one machine differ by far more than such a step.
 """
 
@@ -36,7 +36,7 @@ class TrainingClips(NamedTuple):
 def kept_clips(
     loaded: LoadedRecordings, fold: Int[np.ndarray, "clip"]
 ) -> TrainingClips:
-    """Return what a detector keeps of a machine's training recordings."""
+    """Return a machine's training clips in the form that a detector stores."""
     clips = loaded.clips
     return TrainingClips(
         loaded.names,
@@ -52,7 +52,7 @@ def kept_clips(
 
 
 def as_recordings(kept: TrainingClips) -> LoadedRecordings:
-    """Return kept recordings as they were loaded, except for the rounding."""
+    """Return stored recordings as they were loaded, except for rounding errors."""
     each = [clip_file(Path(name)) for name in kept.names]
     files = tuple(each[number] for number in kept.recording.tolist())
     clips = Clips(
@@ -70,7 +70,7 @@ def as_recordings(kept: TrainingClips) -> LoadedRecordings:
 def chosen_clips(
     loaded: LoadedRecordings, is_chosen: Bool[np.ndarray, "clip"]
 ) -> LoadedRecordings:
-    """Return only the chosen clips; recordings without any are left out."""
+    """Return only the chosen clips; recordings without chosen clips are left out."""
     clips, chosen = loaded.clips, np.flatnonzero(is_chosen).tolist()
     kept, recording = np.unique(loaded.recording[chosen], return_inverse=True)
 
@@ -94,9 +94,9 @@ def chosen_clips(
 def find_copies(
     kept: TrainingClips, new: LoadedRecordings, among_new: bool = True
 ) -> Bool[np.ndarray, "_"]:
-    """Return which new recordings equal a kept recording.
+    """Return which new recordings are copies of a stored recording.
 
-    With `among_new`, those that equal an earlier new recording are copies, too.
+    With `among_new`, copies of an earlier new recording are marked, too.
     """
     steps = tuple(map(_in_steps, new.clips.log_mels))
     known = _by_recording(kept.steps, kept.recording)

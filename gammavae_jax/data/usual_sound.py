@@ -22,10 +22,10 @@ _WIDEN = 5.0
 
 
 class UsualSound(NamedTuple):
-    """The spectra and samples of a machine's training clips.
+    """A summary of the spectra and samples of a machine's training clips.
 
-    A clip's spectrum is the median over its parts of their mean log-mels. Levels are in
-    dB, relative to `spectrum`; those of a clip or part are medians over the bands.
+    A clip's spectrum is the median of its parts' mean log-mels. Levels are in dB,
+    relative to `spectrum`; the level of a clip or part is the median over its bands.
     """
 
     spectrum: tuple[float, ...]  # dB in each band; the median over clips
@@ -36,8 +36,8 @@ class UsualSound(NamedTuple):
     # `loudest`, and quieter if nine tenths of its bands are below `softest`.
     softest: float
     loudest: float
-    # Of the clips, 5 % have a larger difference between their bands' levels. The swing
-    # of 10 % is below the range, and that of 5 % is above.
+    # In 5 % of the clips, the bands' levels differ by more than `spread`. The swing is
+    # below the range in 10 % of the clips, and above it in 5 %; see `swing_of`.
     spread: float
     swing: tuple[float, float]
     silent: float = 0.99  # the largest value of `Signal.silent`; 0.99 if unknown
@@ -75,8 +75,8 @@ def usual_sound(clips: Clips, config: FeatureConfig) -> UsualSound:
 def swing_of(log_mel: Float[np.ndarray, "frame mel"]) -> float:
     """Return how much a clip's bands vary over time: their mean standard deviation.
 
-    It does not depend on the gain. Steady noise that covers a machine lowers it, in dB
-    of a power spectrum to about 2.8.
+    This swing does not depend on the gain. Steady noise that masks a machine lowers it,
+    to about 2.8 dB in a power spectrum.
     """
     return float(log_mel.std(0).mean())
 

@@ -140,7 +140,7 @@ class _Part(NamedTuple):
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread, once the results that it needs are available."""
+    """Run one call in a thread once the results that the call needs are available."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 

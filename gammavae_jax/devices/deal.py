@@ -30,8 +30,8 @@ def make_placement(
     Args:
         windows_per_machine: each machine's number of windows, as a measure of its work.
         n_members: the number of models per machine.
-        devices: the devices to use; default: all devices of the cluster, or those of
-            this process if it has not joined one.
+        devices: the devices to use; default: all devices of the cluster, or this
+            process's devices if it has not joined a cluster.
         batching: whether a device computes its models together ("vmap") or in turn
             ("map"); "auto" means "map" on CPUs and "vmap" on other devices.
     """
@@ -61,7 +61,7 @@ def _make_queue(
     grid: np.ndarray,
     shards: list[list[int]],
 ) -> CoreQueue:
-    """Make a `CoreQueue` with large machines first and one thread per CPU core."""
+    """Make a `CoreQueue`, largest machines first, with one thread per CPU core."""
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     device_of_model = {
         (member, machine): grid[member % len(grid), shard_of[machine]]

@@ -86,8 +86,8 @@ class MeshPlacement(Placement):
     def get_to_save(self, tree: Any) -> Any:
         """Gather arrays as `get` does, but in a cluster gather them on every device.
 
-        Each process then writes a part of them with Orbax. A device needs enough memory
-        for all models.
+        Each process then writes a part of the arrays with Orbax. A device needs enough
+        memory for all models.
         """
         if jax.process_count() == 1:
             return self.get(tree)

@@ -28,7 +28,7 @@ for_devices = waiting_for(
 
 
 class HashablePartial(NamedTuple):
-    """A function with fixed first arguments; equal ones share a compiled program."""
+    """A function with fixed first arguments; equal instances share one program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
@@ -47,7 +47,7 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for arguments of these shapes, which stay usable."""
+        """Compile for arguments of these shapes; the arguments stay usable."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:

@@ -228,7 +228,7 @@ class AutoEncoder(nn.Module):
         return ModelOutput(output, prepared.target, code, posterior, concentrations)
 
     def _concentrations(self, n_mels: int, width: int) -> Concentrations | None:
-        """Return each output cell's concentrations, which are those of its band."""
+        """Return each output cell's concentrations, which depend only on its band."""
         if not self.config.has_power_likelihood:
             return None
         has_scale = self.config.likelihood == "f"

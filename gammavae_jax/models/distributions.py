@@ -41,7 +41,7 @@ class Gamma(NamedTuple):
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
         """Draw one sample per distribution, with implicit reparameterisation gradients.
 
-        Samples are drawn in log space, where those of small concentrations do not
+        Samples are drawn in log space, where samples with small concentrations do not
         underflow. For such samples the library's own derivative divides zero by zero,
         so `_with_implicit_gradient` replaces it.
         """
@@ -157,7 +157,10 @@ _BY_NAME = {"exact": Gamma.kl_to, "report_eq2": report_eq2, "ancestor": ancestor
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the divergence selected by `model.kl`, in nats; exact for a Gaussian."""
+    """Return the divergence selected by `model.kl`, in nats.
+
+    For a Gaussian, this is always the exact divergence.
+    """
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))

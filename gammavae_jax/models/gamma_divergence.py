@@ -1,4 +1,4 @@
-"""Computes the divergence of two Gamma distributions without cancellation.
+"""Computes the divergence between two Gamma distributions without cancellation.
 
 The textbook formula adds terms in the thousands whose sum may be only 1e-6. In float32,
 its result is negative for nearly equal distributions of large concentration. Here the

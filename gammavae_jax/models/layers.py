@@ -65,7 +65,7 @@ class Standardise(nn.Module):
 
 
 class BandStatistics(nn.Module):
-    """The running mean and deviation of each mel band over the windows' frames.
+    """Each mel band's running mean and standard deviation over the windows' frames.
 
     In training, each batch updates them before they are returned. They are plain means
     over the first `1 / MOMENTUM` batches, as in `Standardise`.
@@ -78,7 +78,7 @@ class BandStatistics(nn.Module):
         weight: Float[Array, "frame"],
         training: bool,
     ) -> tuple[Float[Array, "mel"], Float[Array, "mel"]]:
-        """Return the mean and the deviation of each band, in dB."""
+        """Return each band's mean and standard deviation, in dB."""
         width, dtype = (frames.shape[1],), frames.dtype
         n_batches = self.variable("batch_stats", "n_batches", jnp.zeros, (), dtype)
         mean = self.variable("batch_stats", "mean", jnp.zeros, width, dtype)

@@ -7,8 +7,8 @@ machine's own loudness may also fluctuate, by a factor whose reciprocal has a Ga
 distribution with concentration and rate `a`. The ratio then has an F distribution with
 `2 k` and `2 a` degrees of freedom, which tends to the Gamma distribution as `a` grows.
 
-Densities are those of the log power, in nats, so that they do not depend on the level
-of a recording. With `s(z) = log Gamma(z) - z log z + z`,
+Densities refer to the log power, in nats, so that they do not depend on the level of a
+recording. With `s(z) = log Gamma(z) - z log z + z`,
 
     -log p = s(k) + s(a) - s(k + a) + d / 2
     d / 2 = (k + a) log((k r + a) / (k + a)) - k log r

@@ -52,7 +52,7 @@ def total_loss(
 def kl_weight_of(
     epoch: Int[Array, ""], config: TrainConfig
 ) -> float | Float[Array, ""]:
-    """Return the divergence's weight in the loss of an epoch; epochs count from 1.
+    """Return the divergence's weight in an epoch's loss; epochs count from 1.
 
     It is 0 in the first epoch, and rises linearly to `train.kl_weight` during the next
     `train.kl_warmup` epochs. Without a warm-up, it is always `train.kl_weight`.

@@ -1,9 +1,9 @@
-"""Chooses an alarm policy that does not exceed a number of false alarms per day.
+"""Chooses an alarm policy that stays within a given number of false alarms per day.
 
 A policy raises an alarm when at least `k` of the last `n` segments have low p-values,
 or *count* (see `alarm_policy`). The number of false alarms per day is at most the
 number of segments per day times the probability that at least `k` of `n` healthy
-segments count (see `alarm_rate`). Of the policies that keep to the requested number,
+segments count (see `alarm_rate`). Of the policies that stay within the given number,
 the module chooses the one that reports a reference fault first. This fault raises half
 of its segments above the level that 10 % of healthy segments exceed.
 """
@@ -102,7 +102,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
 
 
 class Stream(NamedTuple):
-    """A healthy machine's held-out segments, and the rate at which new ones arrive."""
+    """A healthy machine's held-out segments, and the rate at which segments arrive."""
 
     machine: str
     n_recordings: float  # independent held-out recordings
@@ -151,16 +151,16 @@ def stream_of(
 
 
 def _segments_of_each(rule: DecisionRule) -> list[int]:
-    """Return the number of segments of each training recording."""
+    """Return the number of segments in each training recording."""
     sizes = rule.recording_sizes or (1,)
     return [max(1, round(size / CLIPS_IN_SEGMENT)) for size in sizes]
 
 
 def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
-    """Return the policy that keeps to the rate and reports the reference fault first.
+    """Return the policy that meets the rate and reports the reference fault first.
 
     Raises:
-        InputError: the rate is out of range, or no policy keeps to it. The message then
+        InputError: the rate is out of range, or no policy meets it. The message then
             says what would help.
     """
     rate = false_alarms_per_day
@@ -182,7 +182,7 @@ def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
 
 
 def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
-    """Yield each `k` and `n` with the highest rank that keeps to a false-alarm rate.
+    """Yield each `k` and `n`, with the highest rank that meets a false-alarm rate.
 
     `most` is the rate, in false alarms per segment.
     """
@@ -248,7 +248,7 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
 
 
 def _refusal(stream: Stream, rate: float) -> str:
-    """Return a message that says why no policy keeps to a rate, and what would help."""
+    """Return a message that says why no policy meets a rate, and what would help."""
     lowest = _lowest_rate(stream)
     problem = (
         f"{printable(stream.machine)}: with {stream.n_recordings:.3g} independent "

@@ -2,7 +2,7 @@
 
 A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
 is at most the policy's level. An alarm is raised when at least `k` of the last `n`
-segments count, and ends when at most half of `k` do, so that it does not flicker.
+segments count, and ends when at most `k / 2` count, so that it does not flicker.
 During the hold time after an alarm, further alarms are marked as held. If a held alarm
 is still active when the hold time ends, it is reported, and a new hold time begins.
 
@@ -119,8 +119,8 @@ class AlarmPolicy:
         """Process the next segment of a recording.
 
         Returns:
-            The new state, and the alarm that the segment raised, released from its
-            hold, or ended, if any.
+            The new state, and any alarm that the segment raised, ended or released
+            from its hold.
         """
         counted = self.counts(segment), Moment(recording, segment.start)
         window = (*state.window, counted)[-self.n :]
@@ -148,8 +148,8 @@ class AlarmPolicy:
         """Process the next recording.
 
         Returns:
-            The new state, and the alarms that the recording raised, released from their
-            hold, or ended, in order.
+            The new state and, in order, any alarms that the recording raised, ended or
+            released from their hold.
         """
         events = []
         for segment in verdict.segments:

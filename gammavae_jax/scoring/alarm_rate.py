@@ -1,4 +1,4 @@
-"""Computes how often a healthy machine raises alarms, and how soon a faulty one does.
+"""Computes how often a healthy machine raises alarms, and how soon a fault raises one.
 
 An alarm is raised when at least `k` of `n` segments count. A segment counts if its
 p-value is at most `rank / (W + 1)`, where `W` is the number of independent held-out
@@ -56,7 +56,7 @@ def chance_of_alarm(
 def chance_given_share(
     shares: Float[np.ndarray, "_"], correlation: float, k: int, n: int
 ) -> Float[np.ndarray, "_"]:
-    """Return the probability that at least `k` of `n` count, for each share.
+    """Return, for each share, the probability that at least `k` of `n` segments count.
 
     A share is the probability that a single segment counts. For the other arguments,
     see `chance_of_alarm`.

@@ -1,4 +1,4 @@
-"""Scores small numbers of clips, and caches the compiled programs."""
+"""Scores a few clips at a time, and caches the compiled programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _PROGRAMS_KEPT = 32
 
 
 class ClipScorer:
-    """A scorer for small numbers of clips, with a cache of compiled programs.
+    """A scorer for a few clips at a time, with a cache of compiled programs.
 
     Arrays are padded so that only a few sizes need a compiled program. The number of
     clips is rounded up to a power of two, and the number of frames to one of four steps

@@ -87,7 +87,7 @@ class DecisionRule:
         )
 
     def without(self, clips: Int[np.ndarray, "_"]) -> "DecisionRule":
-        """Return the rule with these held-out clips left out."""
+        """Return the rule without these held-out clips."""
         assert self.held_out is not None
         others = self.held_out.copy()
         others[clips] = np.nan

@@ -1,8 +1,9 @@
 """Fits a detector to the trained models of all machines, and scores clips with it.
 
-The members of a seed are its models, one per fold. A clip's score is the mean of the
-members' scores. For calibration, each training clip is scored by the member that was
-not trained on it, which shows how high normal clips score.
+A member is one model of a machine: one for each seed or, if there are folds, one for
+each fold of each seed. For each seed, a clip's score is the mean of the members'
+scores. For calibration, each training clip is scored by the member that was not trained
+on it, which shows how high normal clips score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ class Detector:
 
 
 def machine_names(detector: Detector) -> tuple[str, ...]:
-    """Name each machine by its type, plus its section if the type has several."""
+    """Name each machine by its type, and by its section if the type has several."""
     types = [machine for machine, _ in detector.machines]
     return tuple(
         machine if types.count(machine) == 1 else unit_name(machine, section)
@@ -178,7 +179,7 @@ def score_held_out(
 
 
 def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
-    """Return the detector with thresholds for another false-alarm rate.
+    """Return the detector with thresholds for a different false-alarm rate.
 
     Raises:
         InputError: the rate is out of range, or the detector has official thresholds,

@@ -31,7 +31,7 @@ from gammavae_jax.training.members import folds_of_clips
 from gammavae_jax.training.split import Split
 
 # Training steps per model. With fewer, the running statistics lag behind. If no score
-# needs the model, it only draws pictures, for which fewer steps are enough.
+# needs the model, only plots in reports do, for which fewer steps are enough.
 _LEAST_STEPS, _LEAST_STEPS_FOR_PICTURES = 1000, 400
 _MOST_EPOCHS = 200
 _SECTION = "00"  # a user's own recordings have no sections
@@ -99,7 +99,7 @@ def _fit(
 def training_conditions(
     config: Config, train: NamedClips, split: Split, log: Log
 ) -> list[Conditions]:
-    """Return each machine's training conditions; note if it has too few recordings.
+    """Return the training conditions; log a note if there are too few recordings.
 
     Args:
         config: the configuration.
@@ -150,7 +150,7 @@ def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detect
     """Fit a detector to trained models.
 
     Args:
-        config: the configuration; only `scoring` may differ from that in `trained`.
+        config: the configuration; only `scoring` may differ from `trained`.
         trained: the result of `train_machines`.
         machines: the machines, whose names and filterbank the detector stores.
     """

@@ -45,7 +45,7 @@ def replace_machines(
         return part
 
     def put(old: Any, new: Any, padding: Any = 0) -> Any:
-        """Replace the chosen machines in an array `member machine ...`."""
+        """Replace the chosen machines in an array with axes `member machine ...`."""
         shape = *old.shape[:2], *np.maximum(old.shape[2:], new.shape[2:])
         made = np.full(shape, padding, old.dtype)
         made[(..., *map(slice, old.shape[2:]))] = old

@@ -13,8 +13,8 @@ of clips and the other has ten. `varmin` divides by the radius raised to a power
 (Matsumoto et al. 2025).
 
 Linked clips (clips that contain the same audio, come from one recording or belong to
-one group) are never compared with each other. Neither are clips with equal attributes.
-See `training.links`.
+one group) are never compared with each other. Neither are clips with the same
+attributes. See `training.links`.
 """
 
 from typing import NamedTuple
@@ -167,7 +167,7 @@ def nearest_clips(
 def _scale_of(
     reference: Reference, is_used: Bool[Array, "clip"]
 ) -> Float[Array, "feature"]:
-    """Return a reference's scale, computed only from the clips that are used.
+    """Return a reference's scale, computed only from the clips that `is_used` marks.
 
     A new clip has no influence on the scale. A training clip that is scored as if it
     were new must have none either, or it would look too normal. If at most half of the

@@ -195,7 +195,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Compute the scores that need no reference clips; `jit` omits unused scores."""
+    """Compute the scores that need no reference clips; `jit` removes unused scores."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),

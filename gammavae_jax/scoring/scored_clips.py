@@ -15,7 +15,7 @@ from gammavae_jax.scoring.fusion import Scores
 
 
 class ScoredClips(NamedTuple):
-    """One machine's clips, with all scores from all seeds.
+    """One machine's clips, with each seed's scores.
 
     If a clip's name does not state a label or domain, the value is "". Scores with an
     official threshold have no p-values.

@@ -34,7 +34,7 @@ class Sensitivity(NamedTuple):
 def sensitivities(
     detector: Detector, rates: Iterable[float]
 ) -> dict[str, list[Sensitivity]]:
-    """Return the effect of each false-alarm rate on each machine, without retraining.
+    """Return each false-alarm rate's effect on each machine; nothing is trained again.
 
     Args:
         detector: the detector; the headline score of its first seed is used.

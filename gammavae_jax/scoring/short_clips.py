@@ -94,7 +94,7 @@ def as_of_whole_clips(
 
 
 def _frames(detector: Detector, machine: int, share: float) -> int:
-    """Return the number of frames in a given share of the shortest training clip."""
+    """Return how many frames a given share of the shortest training clip has."""
     conditions: Conditions = detector.conditions[machine_names(detector)[machine]]
     features = detector.config.features
     whole = n_frames_of(conditions.seconds[0], features)

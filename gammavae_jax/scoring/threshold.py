@@ -14,7 +14,7 @@ def conformal_threshold(
     false_alarm_rate: float,
     weights: Float[np.ndarray, "clip"] | None = None,
 ) -> float:
-    """Return a threshold with at most the given false-alarm rate on new normal clips.
+    """Return a threshold whose false-alarm rate on new clips is at most the given rate.
 
     It is the smallest held-out score such that every higher score has a p-value (see
     `p_values`) of at most the rate, or the largest held-out score if there is none.

@@ -1,4 +1,4 @@
-"""Contains the verdict on a recording, which `decision` derives from its clips."""
+"""Defines the verdict on a recording; `decision` derives it from the clips' scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
     @property
     def clips_text(self) -> str:
-        """The number of clips above the threshold of a single clip, as text.
+        """The number of clips above the single-clip threshold, as text.
 
         Clips that are not judged are added, as in `2 of 9 (not judged: 1 off)`.
         """

@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01  # an active latent's mean varies more (Burda et al. 2016
 
 
 class LatentMoments(NamedTuple):
-    """Each latent's moments and total divergence over the windows added so far."""
+    """Each latent's moments and total divergence, over all windows added so far."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means

@@ -72,10 +72,10 @@ def stack_examples(
 def _attributes(
     config: Config, train: NamedClips, log: Log
 ) -> list[Int[np.ndarray, "_"]] | None:
-    """Number the clips' attributes, and log a note if any clips have equal ones.
+    """Number the clips by their attributes; log a note if any clips share attributes.
 
-    Return None without folds, with `train.group_by`, or if `train.attributes` is
-    "ignore".
+    Return None if the split is not `folds`, if `train.group_by` is set, or if
+    `train.attributes` is "ignore".
     """
     settings = config.train
     is_used = settings.attributes == "sessions" and not settings.group_by

@@ -7,10 +7,10 @@ clips are excluded from comparisons pair by pair, not by fold, because links nee
 form separate groups: two clips may share a background, and one of them may share a
 recording with a third.
 
-Clips whose names state equal attributes were probably recorded in one session. They are
-never compared with each other either, because thresholds would be too low if held-out
-clips were compared with clips of their own session. However, they are not linked and
-count as independent, because new sessions may have the same attributes.
+Clips whose names state the same attributes were probably recorded in one session. They
+are never compared with each other either, because thresholds would be too low if
+held-out clips were compared with clips from their own session. However, they are not
+linked and count as independent, because new sessions may have the same attributes.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def link_groups(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     groups: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return the links, with all clips of each group linked to each other.
+    """Return the links after linking all clips of each group to each other.
 
     Args:
         is_linked: the links between clips.

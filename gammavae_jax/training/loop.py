@@ -68,7 +68,7 @@ class Observer:
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Return a context for all epochs, in which a subclass may handle signals."""
+        """Return a context for all epochs, so that a subclass can handle signals."""
         yield
 
     def stop_requested(self) -> bool:
@@ -204,7 +204,7 @@ class _Report:
 
 
 def _finite_mean(values: AnyArray) -> float:
-    """Return the mean of the finite values, because a stopped model's loss is NaN."""
+    """Return the mean of the finite values; the loss of a stopped model is NaN."""
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -1,6 +1,6 @@
 """Numbers the members (one for each seed and fold), and assigns clips to them.
 
-On the member axis, the folds of the first seed come first, then those of the second.
+On the member axis, the first seed's folds come first, then the second seed's folds.
 This module uses only NumPy.
 """
 
@@ -48,7 +48,7 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return the indices of each model's wanted clips, and a mask for padding.
+    """Return the indices of the clips chosen for each model, and a mask for padding.
 
     The indices are padded to the same number for every model. This number is rounded up
     to one of a few sizes, because each size needs its own compiled program.

@@ -57,10 +57,10 @@ def split_windows(
         recordings: for each machine, each clip's recording number or group number.
             Clips of one recording go into the same fold, unless there are fewer
             recordings than folds. Default: each clip is a recording.
-        attributes: for each machine, a number for each clip. Clips with equal numbers
-            have equal attributes and are never compared. Default: unknown.
+        attributes: for each machine, a number for each clip. Clips with the same number
+            have the same attributes and are never compared. Default: unknown.
         folds: for each machine, the fold that holds out each clip. Default: similar
-            clips are grouped, and the groups are dealt to the folds.
+            clips are grouped, and the groups are assigned to the folds.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -106,10 +106,11 @@ def _links(
     config: Config,
     recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return the links between clips. Without folds, a clip is linked only to itself.
+    """Return the links between clips.
 
-    If all clips come from one recording, its parts are treated as recordings, so that
-    each clip can be compared with others.
+    If the split is not `folds`, a clip is linked only to itself. If all clips come from
+    one recording, its parts are treated as recordings, so that each clip can be
+    compared with others.
     """
     if config.train.split == "folds":
         if recordings is not None:
@@ -186,7 +187,7 @@ def _groups(
     config: Config,
     recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return the groups of each machine's clips, or an empty list without folds."""
+    """Return each machine's groups of clips, or [] if the split is not `folds`."""
     if config.train.split != "folds":
         return []
     groups = []

@@ -55,7 +55,7 @@ def archive_of(path: str | os.PathLike[str]) -> Path | None:
 
 
 def recordings_in(archive: Path) -> Collection[Parts]:
-    """List an archive's recordings; what is hidden is left out, as in folders.
+    """List an archive's recordings; hidden files are left out, as they are in folders.
 
     Raises:
         InputError: the archive cannot be read, or contains an encrypted or duplicate
@@ -112,7 +112,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 
 
 def recording_bytes(path: Path) -> int:
-    """Return the size in bytes of a recording, archived or not; 0 if it is missing."""
+    """Return the size in bytes of a file or archived recording; 0 if it is missing."""
     if (archive := archive_of(path)) is not None:
         contents = _contents(archive, _stamp(archive)).recordings
         member = contents.get(path.relative_to(archive).parts)

@@ -1,4 +1,4 @@
-"""Chooses the channels of a recording to read, and finds dead channels.
+"""Chooses which of a recording's channels to read, and finds dead channels.
 
 A waveform of one channel has the shape `sample`. If a reference channel is read as
 well, the shape is `sample 2`, and the near microphone's channel comes first.
@@ -59,7 +59,7 @@ class ChannelLevels:
         self._levels = np.zeros(n_channels)
 
     def add(self, block: np.ndarray) -> None:
-        """Measure the next block of all channels, ignoring a constant offset."""
+        """Measure all channels in the next block, ignoring any constant offset."""
         with np.errstate(all="ignore"):  # unused channels may contain NaN or infinity
             levels = np.nan_to_num(block.std(0), posinf=0.0)
         self._levels = np.maximum(self._levels, levels)

@@ -115,7 +115,7 @@ def closed_head(head: bytes, n_bytes: int) -> bytes | None:
 
 
 def lacks_samples(path: str | os.PathLike[str]) -> bool:
-    """Return whether a header states no length yet, or more samples than the file has.
+    """Return whether a header lacks a length, or claims more samples than exist.
 
     Return False for a file that cannot be read or has another format.
     """

@@ -122,7 +122,10 @@ def whole_rate(sample_rate: Any) -> int | None:
 
 
 class Signal(NamedTuple):
-    """Two shares of a clip's samples that its log-mel does not show, at any scale."""
+    """The share of a clip's samples that is silent, and the share that is clipped.
+
+    The log-mel shows neither, and neither depends on the scale of the samples.
+    """
 
     # Samples that are exactly zero; 1 if the samples have at most three values: a
     # constant, or noise of one bit around it.
@@ -145,7 +148,7 @@ def signal_of(waveform: Float32[np.ndarray, "sample"]) -> Signal:
 
 
 def _in_rows(is_extreme: Bool[np.ndarray, "sample"]) -> int:
-    """Count the samples that belong to rows of `_FLAT` or more."""
+    """Count the samples that belong to rows of at least `_FLAT` samples."""
     steps = np.diff(is_extreme.astype(np.int8), prepend=0, append=0)
     lengths = np.flatnonzero(steps == -1) - np.flatnonzero(steps == 1)
     return int(lengths[lengths >= _FLAT].sum())

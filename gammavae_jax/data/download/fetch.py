@@ -27,7 +27,7 @@ _CHUNK, _MEGABYTE = 1 << 18, 1_000_000  # bytes
 
 
 class WrongBytes(Transient):
-    """Raised if the server sends bytes that are not part of the archive."""
+    """The error raised if the server sends bytes that are not part of the archive."""
 
 
 class Published(NamedTuple):

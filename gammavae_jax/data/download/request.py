@@ -28,11 +28,11 @@ _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """Raised if a server refuses one file; it may still provide other files."""
+    """The error raised if a server refuses one file but may still provide others."""
 
 
 class Transient(Exception):
-    """Raised for a failure that may not recur in the next attempt."""
+    """The error raised for a failure that may not recur in the next attempt."""
 
     retry_after_s = 0.0
 
@@ -56,7 +56,7 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
 
 def retrying(attempts: int) -> Retrying:
-    """Return a function that repeats a call for as long as it raises `Transient`.
+    """Return a function that repeats a call as long as the call raises `Transient`.
 
     It waits between the attempts, with exponential backoff and jitter, but at least as
     long as the server asks. After the last attempt, it raises the last error.

@@ -143,7 +143,7 @@ class LoadedRecordings(NamedTuple):
 
 
 def joined(*several: LoadedRecordings) -> LoadedRecordings:
-    """Join sets of recordings; no group has recordings of two sets."""
+    """Join sets of recordings; the groups of different sets stay separate."""
 
     def chain(values: Iterable[tuple]) -> tuple:
         return tuple(itertools.chain.from_iterable(values))
@@ -171,7 +171,10 @@ def joined(*several: LoadedRecordings) -> LoadedRecordings:
 
 
 def _successive(several: Iterable[Int[np.ndarray, "_"]]) -> Int[np.ndarray, "_"]:
-    """Join sets of numbers; those of each set follow those of the set before it."""
+    """Concatenate arrays of numbers so that no two arrays share a number.
+
+    Each array is shifted so that it continues where the previous one ends.
+    """
     shifted, first = [], 0
     for numbers in several:
         shifted.append(numbers + first)

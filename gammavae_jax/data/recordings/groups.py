@@ -1,7 +1,7 @@
-"""Groups of training recordings that are related, such as those from one session.
+"""Groups training recordings that are related, such as recordings from one session.
 
 Clips of one group are held out together and never compared with each other. Clips with
-equal attributes are not compared either, but need not be held out together.
+the same attributes are not compared either, but need not be held out together.
 """
 
 import re
@@ -24,10 +24,10 @@ _LARGEST_SHARE = 0.2  # of the clips with equal attributes, as of one fold of fi
 def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     """Return, for every machine, the group number of each clip.
 
-    Clips of one group (see `with_groups`) have the same number; without groups, so do
-    clips cut from one recording. A pattern also groups clips in whose paths it matches
-    the same text: the text in its parentheses if it has any, otherwise the whole match.
-    An empty pattern groups nothing.
+    Clips of one group (see `with_groups`) have the same number. If there are no groups,
+    clips cut from one recording have the same number. A pattern also groups clips in
+    whose paths it matches the same text: the text in its parentheses if it has any,
+    otherwise the whole match. An empty pattern groups nothing.
 
     Raises:
         InputError: no clip of any machine matches the pattern, or all recordings of a
@@ -57,7 +57,7 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
 
 
 def _matches(clips: Clips, pattern: str) -> list[re.Match[str] | None]:
-    """Search each clip's path for a pattern, whatever the Unicode form of both."""
+    """Search each clip's path for a pattern, regardless of their Unicode forms."""
     compiled = re.compile(nfc(pattern))
     return [compiled.search(nfc(file.path.as_posix())) for file in clips.files]
 
@@ -82,12 +82,12 @@ def unmatched_note(train: NamedClips, pattern: str) -> str:
 
 
 def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
-    """Number clips so that clips with equal attributes have the same number.
+    """Number clips so that clips with the same attributes have the same number.
 
     File names of the challenge (`section_00_source_train_normal_0000_car_B1.wav`) state
     attributes after the clip's index. A clip without attributes has a number of its
-    own. So has every clip if more than a fifth of the clips (without supplemental ones)
-    have equal attributes: otherwise, too few clips would be left to compare with.
+    own. So does every clip if more than a fifth of the clips, not counting supplemental
+    clips, have the same attributes; otherwise, too few clips could be compared.
     """
     stated = [f.name.attributes if _is_challenge(f) else "" for f in clips.files]
     groups = _numbered(
@@ -163,7 +163,7 @@ def _with_groups(
 def _require_two_groups(
     name: str, groups: Int[np.ndarray, "clip"], recordings: Int[np.ndarray, "clip"]
 ) -> None:
-    """Raise an InputError if several recordings form a single group."""
+    """Raise an InputError if there are several recordings but only one group."""
     if len(np.unique(groups)) == 1 < len(np.unique(recordings)):
         raise InputError(
             f"{printable(name)}: all recordings are in one group, so none can be held "

@@ -1,4 +1,4 @@
-"""Finds a user's recordings (files, folders and arrays), and duplicates of them."""
+"""Finds a user's recordings (files, folders and arrays), and duplicate recordings."""
 
 import hashlib
 import numbers
@@ -101,7 +101,7 @@ def _of_folder(
 def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Path, str]:
     """Label each folder with the shortest end of its path that no other folder shares.
 
-    The other folders include those that contain the given files.
+    The other folders include the folders that contain the given files.
     """
     ends = [Path(os.path.abspath(p if p in folders else p.parent)) for p in paths]
 
@@ -120,7 +120,7 @@ def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Pat
 
 
 def _with_unlike_names(found: list[RecordingSource]) -> list[RecordingSource]:
-    """Escape the non-ASCII characters of names that look alike."""
+    """Escape the non-ASCII characters in names that look alike."""
     alike = defaultdict(set)
     for source in found:
         alike[nfc(printable(source.name))].add(source.name)
@@ -215,7 +215,7 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Group recordings by machine, like `by_machine`, but only by known machines.
+    """Group recordings by machine as `by_machine` does, but reject unknown machines.
 
     Raises:
         InputError: a machine is unknown, or it is unclear which one is meant.
@@ -232,7 +232,7 @@ def of_known_machines(
 
 
 def one_machine(machine: str | None, known: Sequence[str]) -> str:
-    """Return a known machine; None stands for the only one, if there is only one."""
+    """Return a known machine; None stands for the only machine if there is just one."""
     if machine is None and len(known) > 1:
         raise InputError(
             f"this detector knows the machines {', '.join(known)}: state which "
@@ -254,7 +254,7 @@ def find_duplicates(
     second: Sequence[RecordingSource],
     channels: Channels,
 ) -> list[tuple[str, str]]:
-    """Return both names of each recording that is in both sets.
+    """Return the two names of each recording that is in both sets.
 
     Recordings are duplicates if their sample rates and the samples of these channels
     are equal, even if one is a WAV file and the other is a FLAC file. An unreadable

@@ -1,1 +1,1 @@
-"""A small built-in data set of seven synthetic machines."""
+"""Generates a small built-in data set of seven synthetic machines."""

@@ -1,4 +1,4 @@
-"""The normal and faulty sounds of seven synthetic machines.
+"""Generates the normal and faulty sounds of seven synthetic machines.
 
 A clip is `loudness * (machine + background + fault)`. The clips of a machine differ in
 speed, in the levels of the tones, in loudness and in background.

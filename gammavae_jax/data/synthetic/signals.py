@@ -1,4 +1,4 @@
-"""The building blocks of the synthetic machines' sounds.
+"""Generates the building blocks of the synthetic machines' sounds.
 
 Most functions take the shaft's angle in turns, so that tones, knocks and modulations
 stay in step while the speed wanders. All signals are float64, which keeps rounding
