@@ -55,7 +55,7 @@ def group_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
 
 
 def without_attributes(files: Sequence[ClipFile]) -> tuple[ClipFile, ...]:
-    """Return files whose parsed names have no attributes."""
+    """Return the files with the attributes removed from their parsed names."""
     return tuple(f._replace(name=f.name._replace(attributes="")) for f in files)
 
 

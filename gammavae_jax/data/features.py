@@ -50,7 +50,7 @@ def n_frames(n_samples: int, config: FeatureConfig) -> int:
 
 
 def edge_frames(config: FeatureConfig) -> int:
-    """Return the number of frames at either end of a clip that extend beyond it."""
+    """Return how many frames at either end of a clip extend beyond the clip."""
     return -(-config.n_fft // (2 * config.hop_length))
 
 

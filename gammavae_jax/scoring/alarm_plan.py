@@ -272,7 +272,7 @@ def _rounded_up(value: float) -> str:
 
 
 def _recordings_needed(stream: Stream, rate: float) -> int | None:
-    """Return how many independent recordings are needed; None if over 100,000."""
+    """Return how many independent recordings are needed; None if more than 100,000."""
 
     def is_enough(n_recordings: int) -> bool:
         return _lowest_rate(stream._replace(n_recordings=float(n_recordings))) <= rate

@@ -11,7 +11,7 @@ from gammavae_jax.scoring.detector import Detector
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """Return a detector for only the machines at these indices."""
+    """Return a detector that contains only the machines at these indices."""
     chosen = list(machines)
 
     def select(tree: Any) -> Any:

@@ -18,7 +18,7 @@ _SHORTLISTED = 64  # extra clips in a shortlist, because some may be left out
 def related_places(
     parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
 ) -> Bool[np.ndarray, "place place"]:
-    """Mark the pairs of reference clips that come from the same or related clips."""
+    """Mark the pairs of reference clips made from the same or related clips."""
     related = is_related | np.eye(len(is_related), dtype=bool)
     one, other = parents.T
     pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]
