@@ -106,8 +106,7 @@ def notes_on(
 
     Args:
         heard: the properties of each machine's new recordings.
-        trained: each machine's training conditions; detectors from older versions
-            have none.
+        trained: the known training conditions, by machine.
         config: the feature settings.
 
     Returns:

@@ -78,9 +78,8 @@ def state_of(
     Args:
         log_mel: the clip's log-mel in dB.
         signal: from `signal_of`, preferably before the clip was resampled.
-        conditions: the machine's training conditions. Detectors from older versions
-            have none, or none with a usual sound; then, a clip is either running or
-            without signal.
+        conditions: the machine's training conditions. If they are unknown, or do not
+            include the usual sound, a clip is either running or without signal.
         config: the feature settings of the detector.
     """
     usual = conditions and conditions.sound
