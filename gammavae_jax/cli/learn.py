@@ -88,7 +88,9 @@ class Learn:
         new.partial_fit(recordings)
         (machine,), learnt = recordings, new.learnt_
         known = {verdict.name for verdict in learnt}
-        before = [v for v in old.score_recordings(recordings) if v.name in known]
+        # Recordings that are given twice are learnt once.
+        verdicts = {v.name: v for v in old.score_recordings(recordings)}
+        before = [verdict for name, verdict in verdicts.items() if name in known]
         changes = None
         if self.compare:
             pair = (detector.score_recordings(compared) for detector in (old, new))
@@ -182,17 +184,13 @@ def _warn_of_newer_versions(detector: Path, out: Path, machines: Sequence[str]) 
     version, known = _Version.of(detector, machines), machines_in_checkpoint(detector)
     paths = map(version.path_of, version.newer())
     newer = [path for path in paths if machines_in_checkpoint(path) == known]
-    if not newer or out in newer:
-        return
-    newest = printable(newer[-1])
-    which, they = f"a newer version, {newest}", "it has"
-    if len(newer) > 1:
-        which, they = f"newer versions, up to {newest}", "they have"
-    print(
-        f"{printable(detector)} has {which}: the version written now will not know "
-        f"what {they} learnt; to keep that, pass {newest} instead",
-        file=sys.stderr,
-    )
+    if newer and out not in newer:
+        print(
+            f"{printable(detector)} is not the newest version: that is "
+            f"{printable(newer[-1])}. The version written now will contain only what "
+            f"{printable(detector)} knows, and these recordings",
+            file=sys.stderr,
+        )
 
 
 def _rows(

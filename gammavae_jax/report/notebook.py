@@ -32,6 +32,10 @@ class ReportedVerdicts(list[Verdict]):
         super().__init__(verdicts)
         self.path = path
 
+    def __repr__(self) -> str:
+        verdicts = "1 verdict" if len(self) == 1 else f"{len(self)} verdicts"
+        return f"<{verdicts}; page: {self.path}>"
+
     def _repr_html_(self) -> str | None:
         """Return the page in a frame, or where to find it if it is too large."""
         try:

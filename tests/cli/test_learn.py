@@ -129,16 +129,16 @@ def test_a_version_gets_the_next_free_number(
 def test_learning_from_an_old_version_is_reported(recordings, detector, capsys):
     """Otherwise the new version would silently lack what later ones have learnt."""
     learn(detector, recordings / "load")
-    assert "newer" not in capsys.readouterr().err
+    assert "newest" not in capsys.readouterr().err
     learn(detector, recordings / "later")
     second, third = (detector.with_name(f"fan-{n}.detector") for n in (2, 3))
     assert third.exists()
     assert (
-        f"{detector} has a newer version, {second}: the version written now will not "
-        f"know what it has learnt; to keep that, pass {second} instead"
+        f"{detector} is not the newest version: that is {second}. The version written "
+        f"now will contain only what {detector} knows, and these recordings"
     ) in capsys.readouterr().err
     learn(detector, recordings / "later", "--out", second, "--overwrite")
-    assert "newer" not in capsys.readouterr().err
+    assert "newest" not in capsys.readouterr().err
 
 
 def test_a_detector_of_another_machine_is_no_newer_version(
@@ -148,7 +148,7 @@ def test_a_detector_of_another_machine_is_no_newer_version(
     other.fit({"fan-2": recordings / "normal"}).save(tmp_path / "fan-2.detector")
     learn(detector, recordings / "load")
     assert (tmp_path / "fan-3.detector").exists()
-    assert "newer" not in capsys.readouterr().err
+    assert "newest" not in capsys.readouterr().err
 
 
 def test_a_detector_in_the_current_folder_has_its_versions_beside_it(

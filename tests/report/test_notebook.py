@@ -50,7 +50,7 @@ def test_a_report_shows_its_page_below_the_cell(outputs):
     based = page.replace("<head>", '<head><base href="about:srcdoc">', 1)
     assert based.index("<base") < based.index("Content-Security-Policy")
     assert f'srcdoc="{escape(based)}"' in result["data"]["text/html"]
-    assert "Verdict(" in result["data"]["text/plain"]
+    assert result["data"]["text/plain"] == f"<1 verdict; page: {folder}/page.html>"
 
 
 def test_a_page_cannot_leave_its_frame(tmp_path):

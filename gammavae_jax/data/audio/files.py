@@ -134,9 +134,9 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
         if os.path.islink(path):
             raise InputError(f"{name}: broken link: fix or remove it") from error
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{name}: {reason}: pass a recording's path") from error
+        raise InputError(f"{name}: {reason}: check the path") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: not a regular file: pass a recording's path")
+        raise InputError(f"{name}: not a regular file: pass a WAV or FLAC file")
     return status.st_size
 
 
