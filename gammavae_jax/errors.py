@@ -131,7 +131,10 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
 
 
 def is_damage(error: OSError) -> bool:
-    """Return whether an error means a missing or damaged file, not denied access."""
+    """Return whether an error means that a file is missing or damaged.
+
+    Denied access does not count as damage.
+    """
     return error.errno in _DAMAGE
 
 
@@ -157,7 +160,7 @@ def unwritable(
     remedy = "choose another path for --out"
     if error.errno in _FULL:
         hint = " (--resume then continues the run)" if resumable else ""
-        remedy = f"make room{hint}, or {remedy}"
+        remedy = f"free up disk space{hint}, or {remedy}"
     return _refusal("written", error, remedy, path)
 
 

@@ -115,7 +115,7 @@ def test_a_full_disk_mentions_resume_only_where_there_is_a_run_to_continue():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
     assert "--resume" in str(unwritable(full, resumable=True))
     for resumable in (False, True):
-        with pytest.raises(ValueError, match="make room") as caught:  # noqa: SIM117
+        with pytest.raises(ValueError, match="free up disk space") as caught:  # noqa: SIM117
             with writing(Path("out"), resumable=resumable):
                 raise full
         assert ("--resume" in str(caught.value)) == resumable

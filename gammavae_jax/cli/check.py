@@ -24,11 +24,11 @@ _MOST_NAMES = 5
 
 @dataclass(frozen=True)
 class Check(ScoringOptions):
-    """Check with recordings of a fault whether a detector is good enough for it.
+    """Check whether a detector detects a fault well enough, using recordings of it.
 
     The answer is one of four: the detector is good enough; there are too few recordings
-    to decide, and how many more are needed; the fault cannot be detected; or it can,
-    but the threshold is wrong.
+    to decide (the answer says how many more are needed); the fault cannot be detected;
+    or the fault can be detected, but the threshold is wrong.
     """
 
     detector: tyro.conf.Positional[Path]
@@ -45,9 +45,9 @@ class Check(ScoringOptions):
         """Print the numbers, the answer, and what to do.
 
         Raises:
-            InputError: a recording cannot be used, is in both folders, was used for
-                training or is not normal by its name; or the detector or an output is
-                unusable.
+            InputError: a recording cannot be used, is in both folders or was used for
+                training; a normal recording has the name of an anomaly; or the detector
+                or an output is unusable.
         """
         from gammavae_jax.evaluation.conclusion import advice, conclusion
         from gammavae_jax.evaluation.detection import check_fault
@@ -83,11 +83,11 @@ class Check(ScoringOptions):
             names = names_text(known, _MOST_NAMES)
             raise InputError(
                 f"the detector was trained on some of the normal recordings ({names}): "
-                "pass others, because these look more normal than new ones"
+                "pass other recordings, because these look more normal than new ones"
             )
 
     def _check_recordings(self, channels: "Channels") -> None:
-        """Raise an InputError if a recording cannot be in the folder that it is in."""
+        """Raise an InputError if a recording does not belong in its folder."""
         from gammavae_jax.data.names import require_normal_names
         from gammavae_jax.data.recordings.sources import (
             find_duplicates,
@@ -145,7 +145,7 @@ def _named(check: "FaultCheck") -> list[str]:
     for what, wrong in (
         ("missed", [v for v in check.faulty if not v.is_anomaly]),
         ("false alarms", [v for v in check.normal if v.is_anomaly]),
-        ("left out, because of their states", check.left_out),
+        ("left out because of their states", check.left_out),
     ):
         if wrong:
             lines.append(f"{what}: {names_text([v.name for v in wrong], _MOST_NAMES)}")

@@ -1,4 +1,4 @@
-"""Options that several commands share; importing them loads neither NumPy nor JAX."""
+"""Options that several commands share; this module imports neither NumPy nor JAX."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def flat(settings: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
 def require_between_0_and(
     most: str, options: Any, *fields: str, unit: str = ""
 ) -> None:
-    """Raise an InputError if an option is not above 0 and below `most`."""
+    """Raise an InputError unless an option is above 0 and below `most`."""
     for field in fields:
         value = getattr(options, field)
         if value is not None and not 0 < value < float(most):
@@ -125,8 +125,8 @@ class LiveOptions:
     """Raise an alarm if K of the last N segments are above the threshold, such as 5/6.
     """
     hold: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
-    """After an alarm, hold back further ones for this time. One that is still active
-    when it ends is reported then."""
+    """After an alarm, hold back further alarms for this time. An alarm that is still
+    active when this time ends is reported then."""
 
     @property
     def has_policy(self) -> bool:
@@ -169,10 +169,11 @@ class LiveOptions:
         say: Callable[[str], None],
         path: Path | None = None,
     ) -> "LiveAlarms | None":
-        """Return the alarms of all machines; `say` describes each machine's rule.
+        """Return the alarms of all machines, and describe each machine's rule.
 
-        Return None if each recording above its threshold is an alarm. The file `path`,
-        if any, keeps the alarms for the next start.
+        `say` receives the descriptions. If `path` is given, this file keeps the alarms'
+        state until the next start. Return None if each recording above its threshold is
+        an alarm.
         """
         if not self.has_policy:
             return None

@@ -52,14 +52,14 @@ class Score(ScoringOptions):
         console.print(f"{alarms} (with a false-alarm rate of {rate:g} %)")
         if others := Counter(r.state for r in scored if not r.is_running):
             counts = ", ".join(f"{state} ({n})" for state, n in others.items())
-            console.print(f"not judged, because of their states: {counts}")
+            console.print(f"not judged because of their states: {counts}")
         if self.report:
             console.print(f"written to {self.report}")
         return 0
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:
-    """Return a table of all recordings; it omits columns that say nothing."""
+    """Return a table of all recordings, without uninformative columns."""
     has_machines = len({verdict.machine for verdict in scored}) > 1
     is_cut = any(verdict.n_clips > 1 for verdict in scored)
     numbers = ("score", "p-value", "alarm above")

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 def readable_errors() -> Iterator[None]:
     """Turn an `InputError` into one line on standard error and exit status 2.
 
-    System errors about files are shown in the same way. After cleaning up, Ctrl-C exits
-    with status 130, SIGTERM with 143 and SIGHUP with 129. A closed pipe, as with
+    System errors about files are shown in the same way. After cleanup, the exit status
+    is 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP. A closed pipe, as with
     `| head`, is not an error, and neither is a closed output. Characters that the
     output cannot encode are escaped.
     """
@@ -71,7 +71,9 @@ def readable_errors() -> Iterator[None]:
             raise
         drop_output()
         problem = f"standard output cannot be written ({error.strerror})"
-        _fail(InputError(f"{problem}: make room, or redirect it to another file"))
+        _fail(
+            InputError(f"{problem}: free up disk space, or redirect it to another file")
+        )
 
 
 def _fail(error: InputError) -> NoReturn:
@@ -101,7 +103,7 @@ def cluster_process() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Exit at once: JAX's barrier at exit would wait for the other processes."""
+    """Exit immediately; JAX's barrier at exit would wait for the other processes."""
     from gammavae_jax.devices.cluster import others_lost
 
     status = 1
@@ -130,7 +132,9 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
 
 
 def prepare(n_models: int, in_cluster: bool = False) -> None:
-    """Configure threads, garbage collection and the cache of programs; import JAX.
+    """Configure threads, garbage collection and the cache of compiled programs.
+
+    Then import JAX.
 
     Raises:
         InputError: no device can be used. In a cluster, this is checked after joining.
@@ -171,7 +175,7 @@ def set_rate(estimator: "AnomalyDetector", false_alarm_rate: float) -> None:
     """Set a loaded detector's false-alarm rate.
 
     One line names the machines that have too few recordings for this rate, even if the
-    detector has the rate already.
+    detector already has this rate.
 
     Raises:
         InputError: the rate is out of range, or the thresholds are the official ones.

@@ -129,7 +129,7 @@ class Watch(LiveOptions):
         def finish() -> None:
             if isinstance(sender, QuietSender) and sender.held:
                 number = len(sender.held)
-                announcer.say(f"messages of the quiet hours not delivered: {number}")
+                announcer.say(f"messages from the quiet hours not delivered: {number}")
             if webhook:
                 webhook.close()
             what = "messages" if self.has_policy else "alarms"

@@ -58,7 +58,8 @@ def export_machines(
 
     Raises:
         InputError: a file exists or cannot be written, the training of a model failed,
-            or a file's scores differ from the detector's. Nothing is written then.
+            or a file's scores differ from the detector's. In these cases, nothing is
+            written.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)
@@ -89,7 +90,7 @@ def _export(
     found = difference(scores, expected, machine)
     if not found <= TOLERANCE:  # also refuses NaN
         raise InputError(
-            f"the scores of {name} differ from those of JAX by {found:.1e}, but at "
+            f"the scores of {name} differ from the JAX scores by {found:.1e}, but at "
             f"most {TOLERANCE:g} is allowed: choose another score with --score, and "
             "report this problem"
         )

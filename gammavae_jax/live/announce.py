@@ -173,7 +173,7 @@ class Webhook:
 
     def _report(self, alarm: Mapping[str, Any], failure: str) -> None:
         if "messages" in alarm:
-            about = f"{len(alarm['messages'])} messages of the quiet hours"
+            about = f"{len(alarm['messages'])} messages from the quiet hours"
         else:
             about = f"{alarm['machine']}, {alarm['file']}"
         self._say(f"alarm not delivered to {self._server}: {about} ({failure})")

@@ -30,7 +30,7 @@ def write_recordings_report(
     detector: Detector,
     scored: Sequence[Scored],
 ) -> None:
-    """Write a page that shows all scores and explains the most informative ones.
+    """Write a page that shows all scores and explains the most informative clips.
 
     Args:
         path: where to write the page.
@@ -137,4 +137,4 @@ def _not_judged(
     ]
     if not named:
         return []
-    return [f"Not judged, because of their states: {names_text(named)}."]
+    return [f"Not judged because of their states: {names_text(named)}."]

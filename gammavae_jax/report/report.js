@@ -428,7 +428,7 @@
       const how = data.howToShow
         ? [make("p", {}, "To add them, run"), make("p", {}, make("code", {}, data.howToShow.replace("{clip}", () => quoted(`${machine().name}/${machine().clips[clip]}`))))]
         : [];
-      place.replaceChildren(title, facts(clip), make("p", {}, "This page has no pictures or sound of this clip."), ...how);
+      place.replaceChildren(title, facts(clip), make("p", {}, "This page has no pictures or sound for this clip."), ...how);
       return;
     }
     const payload = JSON.parse(source.textContent);

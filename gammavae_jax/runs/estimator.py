@@ -1,7 +1,8 @@
 """The bases of `AnomalyDetector`: a scikit-learn estimator, and its fitted state.
 
 Slow modules are imported by the methods that need them: importing JAX takes half a
-second, and `sklearn.base` longer than all else that scores a recording needs.
+second, and importing `sklearn.base` takes longer than everything else that is needed to
+score a recording.
 """
 
 import functools
@@ -49,7 +50,7 @@ class Estimator:
         """Set parameters, and return the estimator.
 
         Raises:
-            ValueError: a parameter is unknown; then, none is set.
+            ValueError: a parameter is unknown. In this case, no parameter is set.
         """
         known = self._defaults()
         for name in parameters:
@@ -83,7 +84,7 @@ class Estimator:
 
 
 class Stored(NamedTuple):
-    """Where the training clips of a loaded detector are stored."""
+    """The place where a loaded detector's training clips are stored."""
 
     folder: Path
     checksum: str  # of the detector, when it was loaded
@@ -117,7 +118,9 @@ class DetectorState(Estimator):
         keep_sounds: bool = False,
         for_training: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load machines' clips; report each kind of change since training only once.
+        """Load the machines' clips.
+
+        Each kind of difference from the training clips is reported at most once.
 
         `trained` holds the training conditions of each machine; it is None before
         training. For the other arguments and the errors, see `load_all`.
@@ -174,8 +177,8 @@ class DetectorState(Estimator):
             self._kept = load_training_clips(*self._kept, self.detector_)
         if not self._kept:
             raise InputError(
-                "the detector keeps no training clips, so it cannot learn others: fit "
-                "it again, with gammavae fit or AnomalyDetector"
+                "the detector keeps no training clips, so it cannot learn new ones: "
+                "fit it again, with gammavae fit or AnomalyDetector"
             )
         return self._kept
 

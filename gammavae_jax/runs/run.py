@@ -1,4 +1,4 @@
-"""The main job: loads recordings, fits a detector, and publishes its results."""
+"""Runs the main job: loads recordings, fits a detector, and publishes the results."""
 
 import contextlib
 from collections.abc import Iterator
@@ -66,8 +66,8 @@ def run(
         Whether every model finished training.
 
     Raises:
-        InputError: the input cannot be used (then nothing was written), or the folder
-            cannot be written.
+        InputError: the input cannot be used (in this case, nothing is written), or the
+            folder cannot be written.
     """
     with hold(folder):
         return run_held(config, source, folder, year, log)
@@ -75,7 +75,10 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Lock a folder during a `with` block; in a cluster, the first process does so."""
+    """Lock a folder during a `with` block.
+
+    In a cluster, only the first process locks it.
+    """
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -126,7 +129,7 @@ def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | 
     """
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
-        log.note(f"The metrics and the official score are those of {year}.")
+        log.note(f"The metrics and the official score follow the rules of {year}.")
     return year
 
 

@@ -395,7 +395,9 @@ def test_files_are_not_replaced_without_overwrite(quick, checkpoint, tmp_path):
 def test_a_file_with_other_scores_is_not_written(checkpoint, tmp_path, monkeypatch):
     """For example one whose window is symmetric instead of periodic."""
     monkeypatch.setattr("gammavae_jax.export.nodes.hann", np.hanning)
-    with pytest.raises(InputError, match=r"_section_00\.onnx differ from those of JAX"):
+    with pytest.raises(
+        InputError, match=r"_section_00\.onnx differ from the JAX scores"
+    ):
         Export(checkpoint, tmp_path / "out").run()
     assert not (tmp_path / "out").exists()
 

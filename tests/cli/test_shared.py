@@ -142,7 +142,9 @@ def output_of(redirection, *arguments):
 def test_output_to_a_full_disk_is_one_line():
     status, errors = output_of(">/dev/full", "--version")
     assert status == 2
-    assert re.fullmatch(r"error: standard output cannot .*make room, or .*\n", errors)
+    assert re.fullmatch(
+        r"error: standard output cannot .*free up disk space, or .*\n", errors
+    )
 
 
 def test_a_command_works_without_standard_streams(tmp_path):

@@ -221,7 +221,7 @@ def test_a_watch_that_ends_in_quiet_hours_counts_what_it_did_not_deliver(
     watch(folder, alarm_after="1/1", **quiet)
     out = capsys.readouterr().out
     assert "ALARM  pump  since 0:00 of pump/loud.wav: a segment has p <= 0.75" in out
-    assert "messages of the quiet hours not delivered: 1" in out
+    assert "messages from the quiet hours not delivered: 1" in out
     assert "messages delivered: 0, not delivered: 0" in out
 
 

@@ -167,7 +167,7 @@ def test_a_year_with_its_own_metrics_is_recognised_by_its_layout(
     assert [row["auc_source"] for row in rows] == aucs
     summary = json.loads((out / "summary.json").read_text())
     assert summary["year"] == year
-    assert f"are those of {year}." in (out / "report.html").read_text()
+    assert f"follow the rules of {year}." in (out / "report.html").read_text()
     found = summary["official_score"]["mse"]["per_seed"]
     assert found == [official_score(rows, year) for rows in expected]
     # Otherwise the test would prove nothing.

@@ -103,7 +103,8 @@ def test_a_disk_too_small_for_a_state_gives_one_line_and_a_run_to_resume(
         assert "Traceback" not in output
         *_, last = output.splitlines()
         assert output.count("error: ") == 1
-        reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room (--resume"
+        full = os.strerror(errno.ENOSPC)
+        reason = f"cannot be written ({full}): free up disk space (--resume"
         assert last.startswith("error: ")
         assert reason in last
         assert not list(out.rglob("*.json-*"))

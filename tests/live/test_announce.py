@@ -110,7 +110,7 @@ def test_a_collected_message_that_is_not_delivered_is_reported(receiver):
     collected = {"event": "quiet_hours_over", "messages": [alarm(1), alarm(2)]}
     webhook, messages = send(server.url, collected, pauses=())
     assert webhook.n_undelivered == 1
-    problem = "alarm not delivered to 127.0.0.1: 2 messages of the quiet hours"
+    problem = "alarm not delivered to 127.0.0.1: 2 messages from the quiet hours"
     assert messages == [f"{problem} (status 500)"]
 
 

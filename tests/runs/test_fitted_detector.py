@@ -96,14 +96,14 @@ def test_the_page_leaves_out_clips_that_were_not_judged(detector, tmp_path):
     page = tmp_path / "page.html"
     detector.report([sound(50), 0 * sound(50)], page, RATE)
     text = page.read_text()
-    assert "Not judged, because of their states: array 1 (no signal)." in text
+    assert "Not judged because of their states: array 1 (no signal)." in text
     assert text.count("array 1") == 1
     # These recordings have no labels, domains and sections.
     assert '<section id="results">' not in text
     assert '"name":"fan"' in text
     detector.report(0 * sound(50), page, RATE)  # better than no page
     text = page.read_text()
-    assert "Not judged, because of their states: array 0 (no signal)." in text
+    assert "Not judged because of their states: array 0 (no signal)." in text
 
 
 def test_scores_depend_neither_on_the_seed_nor_on_the_name_of_the_machine(detector):

@@ -253,7 +253,9 @@ def test_metrics_on_a_full_disk_are_an_input_error(out, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    message = r"run' cannot be written \(No space left on device\): make room \(--"
+    message = (
+        r"run' cannot be written \(No space left on device\): free up disk space \(--"
+    )
     with pytest.raises(InputError, match=message):
         append(out, 1)
 

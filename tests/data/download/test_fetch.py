@@ -247,7 +247,9 @@ def test_a_file_too_large_for_the_disk_is_refused_at_its_start(load, monkeypatch
 def test_a_disk_that_fills_up_keeps_the_bytes_so_far(load, monkeypatch):
     with small_disk(load.folder, "size=200k"), monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 30))
-        with pytest.raises(InputError, match=r"No space left on device\): make room"):
+        with pytest.raises(
+            InputError, match=r"No space left on device\): free up disk space"
+        ):
             load()
         bytes_on_disk = load.part.read_bytes()
         assert 0 < len(bytes_on_disk) < 205_000
