@@ -30,7 +30,7 @@ ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 class AnomalyDetector(FittedDetector):
     """A detector that learns how healthy machines sound and scores new recordings.
 
-    Pass recordings as a path (of a WAV file, a FLAC file or a folder), as a waveform of
+    Pass recordings as a path (to a WAV file, a FLAC file or a folder), as a waveform of
     shape `(samples,)` or `(samples, channels)` with its `sample_rate` in Hz, or as a
     list of these. For several machines, pass a dict that maps each machine's name to
     its recordings. Recordings whose sample rate differs from the model's are resampled.
@@ -38,12 +38,13 @@ class AnomalyDetector(FittedDetector):
     Args:
         preset: the name of a preset; see `presets`.
         epochs: the number of passes over the recordings. Default: the preset's number,
-            raised if necessary to reach about a thousand training steps, or 400 if
-            no score needs the model.
+            raised if necessary to reach about a thousand training steps, or 400 if no
+            score needs the model.
         random_state: the seed of all random numbers; None draws a new one for each fit.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            scores and verdicts combine its clips; None disables cutting.
+            each recording's score and verdict are combined from its clips; None
+            disables cutting.
         settings: configuration fields to override, such as `"model.n_latent=16"`.
         skip_bad_files: skip unusable recordings with a warning instead of an error.
         verbose: show progress and warnings on standard error.
@@ -104,8 +105,8 @@ class AnomalyDetector(FittedDetector):
     ) -> Any:
         """Train on recordings, and return True for each one that stands out.
 
-        Each recording is compared with the others, but also with those of its own group
-        and with copies. For the arguments, see `fit`.
+        Each recording is compared with all others, including any copies of it and the
+        rest of its own group. For the arguments, see `fit`.
 
         Returns:
             An array in the given order; for a dict of machines, a dict of such arrays.
@@ -142,9 +143,9 @@ class AnomalyDetector(FittedDetector):
         sample_rate: Any = None,
         groups: Any = None,
     ) -> "AnomalyDetector":
-        """Learn further recordings of healthy machines, without training again.
+        """Learn further recordings of healthy machines without retraining.
 
-        They join the training recordings that scores are compared with, and the
+        They are added to the training recordings that scores are compared with, and the
         thresholds are set again; see docs/own-machines.md. The attribute `learnt_` then
         has a verdict on each of them, as if it were new. Before `fit`, this is `fit`.
 
@@ -152,10 +153,10 @@ class AnomalyDetector(FittedDetector):
             recordings: see the class. A machine that is not mentioned does not change.
             y: see `fit`.
             sample_rate: see `fit`.
-            groups: see `fit`; no group has earlier recordings.
+            groups: see `fit`; these groups never include earlier recordings.
 
         Raises:
-            InputError: a recording cannot be used, nothing is new, or the detector
+            InputError: a recording cannot be used, no recording is new, or the detector
                 keeps no training recordings.
         """
         if not hasattr(self, "detector_"):
@@ -191,7 +192,9 @@ class AnomalyDetector(FittedDetector):
         write_detector(Path(path), detector, self._parameters, clips, overwrite)
 
     def _clips_to_save(self, path: Path) -> Mapping[str, TrainingClips]:
-        """Return the training clips, or none with a message if they are unreadable.
+        """Return the training clips.
+
+        If they are unreadable, show a message and return none.
 
         An error is raised instead if saving would delete the stored clips.
         """

@@ -105,7 +105,10 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; for errors, see `read_text`, `parse_json`."""
+    """Return the content of a JSON file.
+
+    For errors, see `read_text` and `parse_json`.
+    """
     return parse_json(read_text(path))
 
 

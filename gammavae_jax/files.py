@@ -1,8 +1,8 @@
 """Atomic writes of files and folders, checksums, locks, and reading untrusted files.
 
-A path may not lead to a regular file: opening a named pipe waits for the process at its
-other end, and reading a device may never end. Tests ensure that the package opens files
-for reading only with the functions of this module.
+A path does not always lead to a regular file: opening a named pipe waits for the
+process at its other end, and reading a device may never end. Tests ensure that the
+package opens files for reading only with the functions of this module.
 """
 
 import contextlib
@@ -211,7 +211,7 @@ class FolderLock:
         self._lock = filelock.FileLock(self._path)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            # Try more than once: another process may just be removing the lock file.
+            # Try more than once: another process may be removing the lock file.
             self._lock.acquire(timeout=0.1, poll_interval=0.01)
         except filelock.Timeout as error:
             raise FolderInUse from error
@@ -253,7 +253,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a UTF-8 file, with every line ending as LF.
 
     `errors` says how to handle bytes that are not UTF-8; by default, they raise a
-    UnicodeDecodeError. Otherwise, see `read_bytes`.
+    UnicodeDecodeError. For other errors, see `read_bytes`.
     """
     with io.TextIOWrapper(open_regular(path), "utf-8", errors) as file:
         return file.read()
@@ -263,7 +263,7 @@ def open_pipe(path: Path) -> io.BufferedWriter:
     """Open an existing pipe or device for writing bytes.
 
     Raises:
-        OSError: it cannot be opened, or no process has read the pipe for a minute.
+        OSError: it cannot be opened, or no process has read from the pipe for a minute.
     """
     return open(path, "wb", opener=_open_pipe)
 

@@ -23,7 +23,7 @@ Advance = Callable[..., None]
 
 
 class Log:
-    """A log that prints messages, keeps notes for the result files and times stages.
+    """A log that prints messages, times stages, and keeps notes for the result files.
 
     Args:
         console: shows messages and progress; default: standard error.
@@ -66,7 +66,7 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show progress: as a bar on a terminal, as one changing line in a notebook.
+        """Show progress as a bar on a terminal, or as one changing line in a notebook.
 
         Elsewhere, a line is printed every 15 seconds.
 
@@ -118,7 +118,7 @@ def _lines(
 
 
 def _changing_line() -> Callable[[str], None]:
-    """Return a function that replaces a line below the current cell of a notebook."""
+    """Return a function that replaces a line below a notebook's current cell."""
     from IPython.display import display
 
     line = display({"text/plain": ""}, raw=True, display_id=True)

@@ -51,10 +51,10 @@ def give_cores_to_models(n_models: int) -> None:
 
 
 def collect_garbage_less_often() -> None:
-    """Look for unreachable objects less often, and not at all when the process ends.
+    """Collect garbage less often, and not at all when the process ends.
 
-    Otherwise, this takes a quarter of the CPU time of a short command, because JAX
-    creates many objects when it is imported.
+    Otherwise, garbage collection takes a quarter of the CPU time of a short command,
+    because JAX creates many objects when it is imported.
     """
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTING, 10, 10)
     atexit.register(gc.freeze)
@@ -182,7 +182,7 @@ class Stop:
 
 @contextmanager
 def raising_on_termination() -> Iterator[None]:
-    """Raise `Terminated` in the block on SIGTERM or SIGHUP, unless it is ignored."""
+    """Raise `Terminated` in the block on SIGTERM or SIGHUP, unless they are ignored."""
 
     def terminate(number: int, _: Any) -> None:
         raise Terminated(number)
@@ -210,7 +210,9 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Defer the first signal, which the block can check for; a second ends the block.
+    """Defer the first signal, so that the block can check for it.
+
+    A second signal ends the block.
 
     Args:
         message: a line to print on standard error when the first signal arrives.

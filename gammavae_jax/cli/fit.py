@@ -201,7 +201,8 @@ def _normal_folder(machine: Path) -> Path:
     """Return a folder's subfolder `normal` or `train`, or else the folder itself.
 
     Raises:
-        InputError: there are several, such as `normal` and `Normal`.
+        InputError: there are several such subfolders, for example `normal` and
+            `Normal`.
     """
     folders = sorted(path for path in machine.iterdir() if path.is_dir())
     for name in ("normal", "train"):

@@ -68,7 +68,8 @@ def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
 def _path(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
     """Parse a path, which may be optional; reject an empty one.
 
-    It often comes from an unset variable, and Python takes it for the current folder.
+    An empty path often comes from an unset variable, and Python would take it for the
+    current folder.
     """
     if info.type not in (Path, Path | None):
         return None

@@ -36,8 +36,9 @@ _SUFFIX = ".detector"
 class Learn:
     """Add normal recordings, such as false alarms, to a detector, as a new version.
 
-    They join the recordings that scores are compared with, and the thresholds are set
-    again. Nothing is retrained, so this takes seconds. The old version is not changed.
+    They are added to the recordings that scores are compared with, and the thresholds
+    are set again. Nothing is retrained, so this takes seconds. The old version is not
+    changed.
     """
 
     detector: tyro.conf.Positional[Path]
@@ -116,7 +117,8 @@ class Learn:
     def _save(self, new: "AnomalyDetector", out: Path) -> Path:
         """Save the new version, and return its path.
 
-        This is the next free number if another process has written `out` meanwhile.
+        If another process has written to `out` meanwhile, the path has the next free
+        version number.
         """
         while True:
             try:
@@ -142,9 +144,9 @@ class Learn:
 
 
 def next_version(detector: Path, machines: Sequence[str]) -> Path:
-    """Return the path beside a detector that has the next free version number.
+    """Return a path beside a detector, with the next free version number.
 
-    A number that belongs to a machine's name, as in line-7.detector, is no version.
+    A number that belongs to a machine's name, as in line-7.detector, is not a version.
     """
     version = _Version.of(detector, machines)
     paths = map(version.path_of, itertools.count(version.number + 1))
@@ -222,7 +224,7 @@ def _summary(title: str, before: dict[str, str], after: dict[str, str]) -> "Tabl
 def _print_changes(
     console: "Console", pairs: "Sequence[tuple[Verdict, Verdict]]"
 ) -> None:
-    """Print the verdicts that changed, and the number of those that did not."""
+    """Print the verdicts that changed, and how many did not change."""
     texts = [(old.name, _verdict(old), _verdict(new)) for old, new in pairs]
     changed = [text for text in texts if text[1] != text[2]]
     if changed:

@@ -111,7 +111,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def _warm_up(scorer: "LiveScorer", log: "Log") -> None:
-    """Compile the programs for clips, so that the first request is fast."""
+    """Compile the programs that score clips, so that the first request is fast."""
     import numpy as np
 
     seconds = scorer.clip_seconds or _WARM_UP_SECONDS

@@ -21,7 +21,7 @@ _ROUNDING = 1e-9  # tolerance for floating-point errors in the limits
 
 
 def conclusion(check: FaultCheck) -> str:
-    """Return the answer as a text, with the numbers behind it."""
+    """Return the answer as text, with the numbers behind it."""
     detection = check.detection
     outcome, alarms = detection.outcome, detection.false_alarms
     least_auc, most_auc = auc_limits(detection.area)
@@ -180,7 +180,7 @@ def _other_rate(check: FaultCheck) -> Iterator[str]:
 
 
 def _of_rate(detection: Detection) -> str:
-    """Describe the results that the detector would have had at another rate."""
+    """Describe the results that the detector would have had at a different rate."""
     option = f"--false-alarm-rate {detection.false_alarm_rate:g}"
     return (
         f"`gammavae threshold` with `{option}` would have detected "

@@ -1,4 +1,4 @@
-"""Judges from recordings of a faulty machine whether a detector detects the fault.
+"""Judges whether a detector detects a fault, using recordings of the faulty machine.
 
 The rules compare limits with 95 % confidence intervals rather than with single values:
 
@@ -14,7 +14,7 @@ The rules compare limits with 95 % confidence intervals rather than with single 
 `LEAST_DETECTED` is one half: each recording of a fault is then more likely than not to
 raise an alarm, and a fault that lasts is recorded many times. With a false-alarm rate
 of 10 %, this requires an AUC of 0.82 if the scores of both groups are normally
-distributed with equal variance; `LEAST_AUC` is 0.82, rounded.
+distributed with equal variance; `LEAST_AUC` is 0.8, which is this value rounded.
 """
 
 import enum
@@ -102,7 +102,7 @@ class Detection(NamedTuple):
         """The numbers of additional normal and faulty recordings that a decision needs.
 
         The shares and the AUC are assumed to stay the same. None if more than
-        `MOST_RECORDINGS` of a kind are needed.
+        `MOST_RECORDINGS` of either kind are needed.
         """
         n_normal, n_faulty = self.false_alarms.total, self.detected.total
 
@@ -124,7 +124,7 @@ class Detection(NamedTuple):
         return normal - n_normal, faulty - n_faulty
 
     def of_totals(self, n_normal: int, n_faulty: int) -> "Detection":
-        """Return the same shares and AUC with other numbers of recordings."""
+        """Return the same shares and AUC, but for different numbers of recordings."""
         return self._replace(
             detected=self.detected.of_total(n_faulty),
             false_alarms=self.false_alarms.of_total(n_normal),
@@ -133,12 +133,12 @@ class Detection(NamedTuple):
 
 
 def _first(numbers: range, is_enough: Callable[[int], bool]) -> int:
-    """Return the first number that is enough, or the end of the range."""
+    """Return the first number that is enough, or the range's end if none is."""
     return numbers.start + bisect_left(numbers, True, key=is_enough)
 
 
 class FaultCheck(NamedTuple):
-    """Recordings of a machine without and with a fault, judged by a detector."""
+    """A detector's verdicts on recordings of a machine with and without a fault."""
 
     normal: tuple[Verdict, ...]
     faulty: tuple[Verdict, ...]
@@ -157,7 +157,7 @@ class FaultCheck(NamedTuple):
         return thresholds.pop() if len(thresholds) == 1 else None
 
     def at_rate(self, false_alarm_rate: float) -> Detection:
-        """Return the results that another false-alarm rate would have given.
+        """Return the results that a different false-alarm rate would have given.
 
         The detector's thresholds must be conformal: a recording then raises an alarm if
         its p-value is at most the rate.
@@ -186,7 +186,10 @@ class FaultCheck(NamedTuple):
 
 
 def margin(verdict: Verdict) -> float:
-    """Return the score minus the threshold, which may depend on the length."""
+    """Return the score minus the threshold.
+
+    The threshold may depend on the recording's length.
+    """
     return verdict.score - verdict.threshold
 
 
@@ -224,7 +227,10 @@ def check_fault(
 
 
 def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]:
-    """Return the verdicts that count; raise an InputError if there are none."""
+    """Return the verdicts that count.
+
+    Raise an InputError if none count, or if a threshold is missing.
+    """
     kept = tuple(filter(_is_counted, verdicts))
     if not kept:
         raise InputError(

@@ -217,10 +217,10 @@ def truth_from_files(data: Path) -> GroundTruth:
     the domains (1: target); if the file is missing there, domains come from the clips'
     names.
 
-    A new name that contradicts the label or the domain belongs to another clip, as for
-    881 clips of ToyCar and ToyTrain in 2022. In that case, none of the section's new
-    names are used. An original name that contradicts the label or the domain raises an
-    InputError.
+    A new name that contradicts the label or the domain belongs to another clip, as it
+    does for 881 ToyCar and ToyTrain clips in 2022. In that case, none of the section's
+    new names are used. An original name that contradicts the label or the domain raises
+    an InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)

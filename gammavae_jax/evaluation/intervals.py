@@ -18,7 +18,7 @@ Interval = tuple[float, float]  # the lower and the upper limit
 
 
 class Share(NamedTuple):
-    """The number of recordings with a property, such as an alarm, and their total."""
+    """A count of recordings with a property, such as an alarm, and the total count."""
 
     count: float  # fractional if the share was scaled to another total
     total: int  # at least 1
@@ -30,7 +30,7 @@ class Share(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """The exact 95 % interval of the rate (Clopper and Pearson 1934)."""
+        """The exact 95 % Clopper-Pearson interval (1934) of the rate."""
         rest = self.total - self.count
         low, high = 0.0, 1.0
         if self.count > 0:
@@ -40,7 +40,7 @@ class Share(NamedTuple):
         return low, high
 
     def of_total(self, total: int) -> "Share":
-        """Return the same rate in another number of recordings."""
+        """Return the same rate, but for a different total number of recordings."""
         return Share(self.rate * total, total)
 
 
@@ -59,13 +59,13 @@ class RocArea(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval, by Newcombe's method with the larger of two variances.
+        """The 95 % interval by Newcombe's method, using the larger of two variances.
 
         Each limit is 1.96 standard errors away from the value; the standard error is
         computed *at the limit* (Newcombe 2006, method 5). The limits therefore stay
-        between 0 and 1, and an area of 1 has a lower limit below 1. Newcombe uses
-        Hanley and McNeil's variance, which assumes similar distributions. If some
-        faulty recordings are obvious and others sound normal, DeLong's variance of the
+        between 0 and 1, and an area of 1 has a lower limit below 1. Newcombe uses the
+        Hanley-McNeil variance, which assumes similar distributions. If some faulty
+        recordings are obvious and others sound normal, DeLong's variance of the
         placements is larger and is used instead; it is 0 if the area is 0 or 1.
         """
         value, low, high = self.value, 0.0, 1.0
@@ -85,7 +85,7 @@ class RocArea(NamedTuple):
         return low, high
 
     def of_totals(self, n_normal: int, n_faulty: int) -> "RocArea":
-        """Return the same area and variances with other numbers of recordings."""
+        """Return the same area and variances for different numbers of recordings."""
         return self._replace(n_normal=n_normal, n_faulty=n_faulty)
 
 
@@ -107,7 +107,7 @@ def roc_area(
 def _share_below(
     scores: Float[np.ndarray, "score"], others: Float[np.ndarray, "other"]
 ) -> Float[np.ndarray, "score"]:
-    """Return the share of the others below each score; ties count one half."""
+    """Return the share of `others` below each score; ties count one half."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, scores, "left")
     return (below + np.searchsorted(ordered, scores, "right")) / 2 / len(others)
@@ -123,7 +123,7 @@ def _binary_variance(rate: float) -> float:
 
 
 def _assumed_variance(area: float, n_normal: int, n_faulty: int) -> float:
-    """Return Hanley and McNeil's (1982) variance, with Newcombe's symmetric counts."""
+    """Return the Hanley-McNeil variance (1982), with Newcombe's symmetric counts."""
     n = (n_normal + n_faulty) / 2 - 1
     more = n * (1 - area) / (2 - area) + n * area / (1 + area)
     return _binary_variance(area) * (1 + more) / (n_normal * n_faulty)

@@ -76,7 +76,7 @@ def arithmetic_mean(values: Iterable[float]) -> float:
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Return the harmonic mean, with values floored at epsilon; ignore NaN."""
+    """Return the harmonic mean, ignoring NaN and flooring values at epsilon."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
 
 

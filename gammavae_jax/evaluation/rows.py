@@ -161,7 +161,7 @@ def values_by_clip(
 
 
 def _other_case(rows: Iterable[str], clip_of: Mapping[str, str]) -> dict[str, str]:
-    """Map unknown names to known ones that differ only in case, if unambiguous."""
+    """Map unknown names to known names that differ only in case, if unambiguous."""
     known: dict[str, set[str]] = defaultdict(set)
     for name in clip_of:
         known[name.casefold()].add(name)

@@ -51,8 +51,8 @@ def write_scores(
 ) -> Path:
     """Write an anomaly-score file atomically, and return its path.
 
-    `names` are the clips' base names with suffix. A score is written as the shortest
-    text that reads back as the same float32.
+    `names` are the clips' base names, including the suffix. A score is written as the
+    shortest text that reads back as the same float32.
 
     Raises:
         InputError: a name is invalid or listed twice, or a score is not finite in

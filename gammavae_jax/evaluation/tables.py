@@ -114,7 +114,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Summarise results over seeds for each anomaly score: official score and means."""
+    """Summarise each anomaly score over seeds: its official score and its means."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -144,7 +144,7 @@ def to_json(tree: Any) -> str:
 def results_table(
     rows: Sequence[Row], score: str, title: str, published: Published
 ) -> Table:
-    """Return a terminal table with the cells of `table_cells`."""
+    """Return a terminal table of the cells that `table_cells` returns."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
         title=escape(title),

@@ -31,7 +31,7 @@ Waves = Sequence[Float32[np.ndarray, "_"]]  # lengths may differ
 
 
 class Sounds(NamedTuple):
-    """Waveforms and, if known, whether each of them is an anomaly."""
+    """Waveforms and, if known, their labels: whether each one is an anomaly."""
 
     waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
@@ -98,7 +98,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how int8 scores differ from the float32 scores, given as `before`."""
+    """Describe how int8 scores differ from `before`, the float32 scores."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC from {was:.2f} to {now:.2f} % ({now - was:+.2f})"

@@ -31,10 +31,10 @@ class Member(NamedTuple):
 
 
 class MachineDetector(NamedTuple):
-    """Everything needed to score clips of one machine, as NumPy arrays.
+    """Everything needed to score one machine's clips, as NumPy arrays.
 
-    `config` has a single score. `calibration` holds the held-out clips' values of that
-    score and of the scores that it fuses, each sorted. With official thresholds,
+    `config` has a single score. `calibration` holds the held-out clips' sorted values
+    of that score and of each score that it fuses. With official thresholds,
     `calibration` is empty.
     """
 

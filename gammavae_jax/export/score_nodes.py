@@ -57,7 +57,8 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
     """Compute the mean over rows, or 0 if there are no rows.
 
-    A clip of a single frame has no changes between frames, and so no rows of changes.
+    A clip of a single frame has no changes between frames, so it has no rows of
+    changes.
     """
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
@@ -87,7 +88,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
-    """Compute one member's scores, as scalars keyed by the name of the score."""
+    """Compute one model's scores, as scalars keyed by the name of the score."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
     scores, whole = {}, _whole_frames(graph, config, log_mel)

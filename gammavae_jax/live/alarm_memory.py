@@ -1,7 +1,8 @@
 """Keeps the state of each machine's alarms in a JSON file, for the next watch.
 
-Otherwise, a watch that is started for each recording would never see enough segments
-for an alarm, and one that is restarted would forget active alarms and the hold time.
+Without this file, a watch that is started for each recording would never see enough
+segments for an alarm, and one that is restarted would forget active alarms and the hold
+time.
 """
 
 import json
@@ -21,8 +22,8 @@ _RULE = "level", "k", "n", "hold_seconds", "recording_seconds"
 class AlarmMemory:
     """A JSON file with the state of each machine's alarms.
 
-    A malformed file is ignored, and so is a state that was saved under another policy.
-    `notes` then has a line that says so.
+    A malformed file is ignored, and so is a state that was saved under a different
+    policy. `notes` then has a line that says so.
     """
 
     def __init__(self, path: Path, policies: Mapping[str, AlarmPolicy]):
@@ -78,7 +79,10 @@ def _entry(state: AlarmState) -> dict[str, Any]:
 
 
 def _state(entry: Mapping[str, Any], policy: AlarmPolicy) -> AlarmState:
-    """Return the state in a JSON object; raise a ValueError or similar if malformed."""
+    """Parse a state from a JSON object.
+
+    If the object is malformed, raise a ValueError or a similar error.
+    """
     window = tuple(
         (_checked(counts, bool), _moment(recording, seconds))
         for counts, recording, seconds in entry["window"]

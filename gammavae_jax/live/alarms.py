@@ -26,7 +26,7 @@ class AlarmUpdate(NamedTuple):
 class LiveAlarms:
     """The alarms of several machines, each with its own policy.
 
-    Recordings must be taken one at a time, in the order in which they are reported.
+    Pass recordings to `take` one at a time, in the order in which they are reported.
     Without a memory, a new object does not know about earlier recordings.
     """
 
@@ -39,7 +39,10 @@ class LiveAlarms:
         self._states = dict(memory.states) if memory else fresh
 
     def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
-        """Take a machine's next recording; `name` identifies it in alarms."""
+        """Update a machine's alarms with its next recording.
+
+        `name` identifies the recording in alarms.
+        """
         machine = verdict.machine
         policy, state = self._policies[machine], self._states[machine]
         was_active = state.alarm is not None

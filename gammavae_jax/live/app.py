@@ -115,11 +115,10 @@ class EventStream(StreamingResponse):
 class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
-    uvicorn alone lets a client hold a connection forever by sending no request, by
-    sending more of the request's body after the response, or by never reading the
-    response.
-    On shutdown, `close` is called in the event loop before the server waits for open
-    requests.
+    On its own, uvicorn lets a client hold a connection forever by sending no request,
+    by sending more of the request's body after the response, or by never reading the
+    response. On shutdown, `close` is called in the event loop before the server waits
+    for open requests.
     """
 
     ticks_between_checks = 100  # a tick is 0.1 s
@@ -211,7 +210,7 @@ async def _score(service: Service, request: Request, id_: str) -> dict[str, Any]
 
 
 def _parameter(request: Request, name: str) -> str | None:
-    """Return a URL parameter, or None; refuse one that is given twice."""
+    """Return a URL parameter, or None if it is absent; refuse repeated parameters."""
     values = request.query_params.getlist(name)
     if values[1:]:
         raise Refusal(400, f"the URL has {len(values)} values of {name}: pass one")

@@ -126,7 +126,7 @@ def _files_being_written() -> set[str]:
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
-    """Return a folder's recordings, and what is left out; see `list_recordings`."""
+    """Return a folder's recordings and its left-out files; see `list_recordings`."""
     listing = list_recordings(folder)
     recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
     return recordings, listing.left_out
@@ -163,8 +163,8 @@ class ScoredLog:
 
     A recording is identified by its name and stamp or, after it was moved, by its
     contents and modification time. Recordings that no longer exist are dropped 30 days
-    after they were scored. Opening a file that is unusable, in use by another watch,
-    or not such a log raises an InputError.
+    after they were scored. Opening a file raises an InputError if the file is unusable,
+    is in use by another watch, or is not such a log.
     """
 
     def __init__(self, path: Path):

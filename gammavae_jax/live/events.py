@@ -50,7 +50,9 @@ class Broadcast:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """Yield a first message, then all events; raise a `Refusal` if too many listen.
+        """Yield a first message, then all events.
+
+        Raise a `Refusal` if there are too many listeners.
 
         The caller must close the generator.
         """

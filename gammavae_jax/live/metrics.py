@@ -104,7 +104,7 @@ class Metrics:
         self._requests.labels(outcome).inc()
 
     def count_recording(self, scored: ScoredRecording) -> None:
-        """Count a scored recording, and its alarms."""
+        """Count a scored recording and its alarms."""
         verdict = scored.verdict
         machine = verdict.machine
         self._recordings.labels(machine).inc()

@@ -10,7 +10,7 @@ from gammavae_jax.errors import InputError, printable
 
 
 class QuietHours(NamedTuple):
-    """A span of each day in local time, which may include midnight."""
+    """A daily period in local time, which may include midnight."""
 
     start: time
     end: time
@@ -55,7 +55,7 @@ class QuietSender:
         self.held: list[Mapping[str, Any]] = []
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message, or keep it during quiet hours."""
+        """Send a message or, during quiet hours, store it."""
         self.release()
         if self._hours.include(self._now().time()):
             self.held.append(message)
@@ -63,10 +63,10 @@ class QuietSender:
             self._send(message)
 
     def release(self) -> None:
-        """Send the kept messages as one if the quiet hours have ended.
+        """Send the stored messages as one message if the quiet hours have ended.
 
-        Its event is `quiet_hours_over`. Its `text` has a line for each kept message,
-        and its `messages` is a list of them.
+        The combined message's event is `quiet_hours_over`. Its `text` has a line for
+        each stored message, and its `messages` is a list of the stored messages.
         """
         if not self.held or self._hours.include(self._now().time()):
             return

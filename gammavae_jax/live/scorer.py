@@ -48,12 +48,15 @@ class ScoredRecording(NamedTuple):
         return self.alarms.n_raised
 
     def with_alarms(self, update: AlarmUpdate) -> "ScoredRecording":
-        """Return the recording with its alarms, and with the notes on them."""
+        """Return the recording with its alarms and the notes on these alarms added."""
         notes = {**self.notes, **update.notes}
         return self._replace(alarms=update, notes=notes)
 
     def entry(self) -> dict[str, Any]:
-        """Return the verdict as a JSON object, without its name and machine."""
+        """Return the verdict as a JSON object.
+
+        It omits the names of the recording and of the machine.
+        """
         entry = self.verdict.entry()
         del entry["name"], entry["machine"]
         made = {"sample_rate": self.sample_rate, "notes": list(self.notes.values())}
@@ -64,7 +67,7 @@ class LiveScorer:
     """A wrapper around an `AnomalyDetector` that scores one recording at a time.
 
     A recording is read block by block, so memory holds only one clip of it. The verdict
-    equals that of `AnomalyDetector.score_recordings`.
+    is the same as the one from `AnomalyDetector.score_recordings`.
     """
 
     def __init__(self, detector: "AnomalyDetector"):

@@ -36,9 +36,9 @@ class Upload(NamedTuple):
 class Uploads:
     """A reader of concurrent request bodies that limits the memory they use.
 
-    Each body must arrive within `seconds`. Memory is limited to `max_bodies`
-    bodies of the largest size; only bytes that have arrived count, so slow clients
-    leave room for others.
+    Each body must arrive within `seconds`. Memory is limited to `max_bodies` bodies of
+    the largest size; only bytes that have arrived count, so slow clients leave memory
+    for others.
     """
 
     def __init__(self, max_bytes: int, seconds: float, max_bodies: int = 8):
@@ -51,10 +51,12 @@ class Uploads:
     async def received(
         self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
     ) -> AsyncIterator[Upload]:
-        """Read a whole request body; it counts as held until the `with` block ends.
+        """Read a whole request body.
+
+        The body counts towards the memory limit until the `with` block ends.
 
         A body is refused if it is too large or too slow, or if memory is full. Bytes
-        are counted as they arrive, whatever the declared length.
+        are counted as they arrive, regardless of the declared length.
         """
         if declared is not None and declared.isdecimal():
             self._check_size(int(declared[:20]))

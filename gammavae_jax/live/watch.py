@@ -189,7 +189,7 @@ class FolderWatch:
                 self._announcer.bad_file(arrival.name, str(error))
 
     def _is_of_another_machine(self, before: str, name: str) -> bool:
-        """Return whether a recording was moved from one machine's folder to another."""
+        """Return whether a recording was moved to a different machine's folder."""
         try:
             return self._machine_of(before) != self._machine_of(name)
         except InputError:  # not in the folder of a machine
@@ -249,7 +249,7 @@ class FolderWatch:
     def _state_errors_reported(
         self, effect: str = "a restarted watch would score recordings again"
     ) -> Iterator[None]:
-        """If writing the state file fails, report that and let the watch continue."""
+        """Report a failure to write the state file, and let the watch continue."""
         try:
             yield
         except OSError as error:

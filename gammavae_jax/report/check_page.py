@@ -84,7 +84,10 @@ def check_html(check: FaultCheck) -> str:
 
 
 def _mark(verdict: Verdict, threshold: float | None) -> Mark:
-    """Return a recording's mark at its score or, without a threshold, at its margin."""
+    """Return a recording's mark.
+
+    The mark is at the score or, without a single threshold, at the margin.
+    """
     at = margin(verdict) if threshold is None else verdict.score
     return Mark(verdict.name, at, verdict.is_anomaly)
 

@@ -113,7 +113,7 @@ def _view_members(
 def _windows_of_frames(
     config: Config, weight: Float[Array, "window"]
 ) -> Float[Array, "frame"]:
-    """Count, for each frame, the windows whose residual covers it."""
+    """Count the windows whose residual covers each frame."""
     n_rows, n_context = rows_in_window(config), config.features.n_context
     first = (n_context - n_rows + 1) // 2
     count = jnp.convolve(weight, jnp.ones(n_rows))
@@ -122,7 +122,10 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts differences to dB; None if they are in dB."""
+    """Return the factor that converts differences to dB.
+
+    Return None if the differences are in dB already.
+    """
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -1,4 +1,4 @@
-"""Selects the clips to illustrate on a page, and explains the score of each."""
+"""Selects the clips to show on a page, and explains each clip's score."""
 
 import json
 from collections.abc import Callable, Sequence

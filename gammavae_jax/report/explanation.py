@@ -5,8 +5,8 @@ fusions of such scores: the shares add up to the score, except for rounding. A d
 `d` to the nearest training clip is the square root of a sum of squares over features,
 and every feature belongs to one band. So `d` is the sum over bands of `q / d`, where
 `q` is the band's part of the sum of squares. Some scores divide `d` by a function of
-the training clip's radius. A seed's score is the mean over its members (one model per
-fold), and so is each share.
+the training clip's radius. The score of a seed is the mean over its members (one model
+per fold), and so is each share.
 
 A fusion standardises each score: it subtracts the mean score of the held-out clips, and
 divides by their standard deviation. The mean is subtracted from all bands in equal
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The explanation of one clip's score, averaged over a seed's members.
+    """The explanation of one clip's score, averaged over the models of one seed.
 
     The contributions add up to the score. Reconstruction and residual are NaN for
     frames that no window covers. The residual is the log-mel minus the reconstruction,
@@ -99,7 +99,7 @@ class Explanation(NamedTuple):
 
 
 class _Machine(NamedTuple):
-    """One clip, with the values that its machine's members computed for it."""
+    """One clip, with the values that its machine's models computed for it."""
 
     config: Config
     view: ClipView
@@ -118,7 +118,7 @@ def explain_clip(
 
     Args:
         detector: the machine's detector.
-        seed: the index of the seed whose members are used.
+        seed: the index of the seed whose models are used.
         machine: the machine's index.
         log_mel: the clip, in dB.
         score: the score's name; default: the headline score.
@@ -217,7 +217,7 @@ def _contribution(
 def _share(
     of_machine: _Machine, name: str, member: int
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return how much each band in each frame adds to one member's score."""
+    """Return how much each band in each frame adds to one model's score."""
     config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")

@@ -15,7 +15,7 @@ class Curve(NamedTuple):
 
 
 class CodeUse(NamedTuple):
-    """How much of the latent code a machine's models use, on average."""
+    """The part of the latent code that a machine's models use, on average."""
 
     n_active: float  # latents whose posterior mean varies over held-out windows
     nats: Sequence[float]  # KL divergence of each latent

@@ -37,7 +37,7 @@ class ReportedVerdicts(list[Verdict]):
         return f"<{verdicts}; page: {self.path}>"
 
     def _repr_html_(self) -> str | None:
-        """Return the page in a frame, or where to find it if it is too large."""
+        """Return the page in a frame or, if the page is too large, where to find it."""
         try:
             size = self.path.stat().st_size
             page = read_text(self.path) if size <= _MOST_BYTES else None

@@ -1,4 +1,4 @@
-"""A clip's pictures, sound and description, small enough for a page.
+"""Encodes a clip's pictures and sound compactly, and describes its score in words.
 
 A picture holds one byte for each frame and band, compressed with deflate. The page's
 script colours it. The byte 255 marks a missing value. In long clips, a column is the
@@ -184,7 +184,7 @@ def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
 
 
 class Region(NamedTuple):
-    """A range of bands (ends included) that raises a score, with its moments."""
+    """A range of bands, ends included, that raises a score at certain moments."""
 
     first_band: int
     last_band: int

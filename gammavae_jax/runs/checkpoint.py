@@ -6,8 +6,8 @@ include the state of the optimiser. Each folder has a marker beside it; see
 `stored_arrays`.
 
 The arrays that differ between machines have the leading axes `member machine`, `seed
-machine` or `machine`. The stored form therefore does not depend on the number of
-devices and processes.
+machine` or `machine`; a member is one combination of seed and fold. The stored form
+therefore does not depend on the number of devices and processes.
 """
 
 import time
@@ -96,7 +96,7 @@ def load_detector(folder: Path) -> Detector:
 
 
 def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
-    """Load a detector, the files saved with it, keyed by name, and its checksum.
+    """Load a detector, the files saved with it (keyed by name), and its checksum.
 
     If another process replaces the detector meanwhile, the new one is loaded.
 
@@ -145,7 +145,7 @@ def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
 def refuse_fleet(folder: Path, part: str = "") -> None:
     """Raise an error if a folder holds a fleet.
 
-    The error suggests the folder of one of its waves, or `part` in it.
+    The error suggests the folder of one of its waves, with `part` appended.
     """
     if (folder / "fleet.json").is_file():
         raise InputError(
@@ -214,7 +214,7 @@ def last_saved_epoch(folder: Path) -> int:
 
 
 def _remove_older(train: Path, epoch: int) -> None:
-    """Remove all states except that of `epoch` and the last one before it."""
+    """Keep the training state of `epoch` and the one before it; remove all others."""
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)
     kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
     for path in list(train.iterdir()):

@@ -1,8 +1,9 @@
 """Reads and writes an `AnomalyDetector`'s folder.
 
-Besides a checkpoint, it has the estimator's parameters and, for `learn` and `check`,
-the training clips. The folder `training_clips/` holds all log-mels, one after the
-other, as one array. Its marker (see `stored_arrays`) describes each machine's clips.
+Besides a checkpoint, the folder contains the estimator's parameters and, for `learn`
+and `check`, the training clips. The folder `training_clips/` holds all log-mels, one
+after the other, as one array. Its marker (see `stored_arrays`) describes each machine's
+clips.
 """
 
 import json
@@ -72,11 +73,11 @@ def write_detector(
 ) -> None:
     """Write a detector atomically.
 
-    `parameters` are the estimator's, converted to JSON types. `clips` are the training
-    clips of each machine; they are empty if the detector keeps none.
+    `parameters` holds the estimator's parameters as JSON types. `clips` holds each
+    machine's training clips, and is empty if the detector keeps none.
 
     Raises:
-        InputError: see `require_place`; or a detector exists, without `overwrite`.
+        InputError: see `require_place`; or a detector exists and `overwrite` is false.
     """
     require_place(folder)
     try:
@@ -104,7 +105,8 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
             "epochs": config.train.epochs,
             "random_state": config.seed,
             "false_alarm_rate": config.scoring.false_alarm_rate,
-            # A run does not cut its clips; new recordings are cut into clips as long.
+            # A run does not cut its clips. New recordings are cut into clips of the
+            # longest clip's length.
             "clip_seconds": max(lengths, default=None),
         }
         return detector, parameters, sum_
@@ -156,7 +158,7 @@ def load_training_clips(
     `loaded` is the checksum of the detector when it was loaded from the folder.
 
     Raises:
-        InputError: they are missing, damaged, or those of another detector.
+        InputError: the clips are missing or damaged, or belong to another detector.
     """
     path = folder / _CLIPS
     if not has_training_clips(folder):
@@ -200,7 +202,7 @@ def _detector_checksum(folder: Path) -> str:
 
 
 def _to_stored(clips: TrainingClips) -> dict[str, Any]:
-    """Convert all but the log-mels to a JSON object."""
+    """Convert training clips to a JSON object that omits the log-mels."""
     group = clips.group
     return {
         "names": clips.names,

@@ -38,10 +38,10 @@ def report_run(
 ) -> None:
     """Rebuild the report page of a finished run, and write it to `path`.
 
-    The clips `names` have pictures, besides those chosen automatically. `data_root` is
-    the folder of the recordings; by default, the one that the run used. If recordings
-    are missing, the page has a note instead of pictures, unless `data_root` or `names`
-    was given: then they are an error.
+    The page shows pictures of the clips `names`, besides those chosen automatically.
+    `data_root` is the folder of the recordings; by default, the one that the run used.
+    If recordings are missing, the page has a note instead of pictures, unless
+    `data_root` or `names` was given; in that case, missing recordings are an error.
 
     Raises:
         InputError: the run is not finished, a name matches no clip, requested

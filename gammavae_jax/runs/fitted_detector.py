@@ -44,7 +44,9 @@ class FittedDetector(DetectorState):
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Return scores minus thresholds; positive means alarm. See `score_samples`.
+        """Return scores minus thresholds; a positive value means an alarm.
+
+        See `score_samples`.
 
         The value is at most 0 unless the state is running.
         """
@@ -94,8 +96,8 @@ class FittedDetector(DetectorState):
     ) -> list[str]:
         """Return the names of the recordings that the detector has learnt.
 
-        Recordings are recognised by their sound, whatever their names. For the
-        arguments, see `score_recordings`. A run's checkpoint does not know its training
+        Recordings are recognised by their sound, not by their names. For the arguments,
+        see `score_recordings`. A run's checkpoint does not know its training
         recordings, so it recognises none.
         """
         from gammavae_jax.data.training_clips import find_copies
@@ -176,8 +178,8 @@ class FittedDetector(DetectorState):
         Its `description` says what to expect of it. Pass either the rate or `after`.
 
         Args:
-            false_alarms_per_day: the most false alarms per day.
-            recordings_per_day: how many recordings arrive per day; default: as many as
+            false_alarms_per_day: the highest acceptable number of false alarms per day.
+            recordings_per_day: the number of recordings per day; default: as many as
                 can be recorded without a pause.
             after: `(k, n)` for an alarm after `k` of `n` segments that have a p-value
                 of at most `false_alarm_rate`.
@@ -185,8 +187,8 @@ class FittedDetector(DetectorState):
             machine: the machine; omit it if there is only one.
 
         Raises:
-            InputError: the training recordings do not suffice; the message says what
-                would.
+            InputError: there are not enough training recordings; the message says what
+                would be enough.
         """
         from gammavae_jax.scoring.alarm_plan import (
             AlarmRequest,
@@ -210,11 +212,11 @@ class FittedDetector(DetectorState):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Alarm]:
-        """Return the alarms of recordings that follow each other, in the given order.
+        """Return the alarms of consecutive recordings, in the given order.
 
         Args:
-            recordings: see the class; of one machine. A folder's files are sorted by
-                name.
+            recordings: see the class; all must be of one machine. A folder's files are
+                sorted by name.
             policy: what `alarm_policy` returns.
             sample_rate: the waveforms' sample rate in Hz.
             machine: the recordings' machine; omit it if there is only one.

@@ -54,7 +54,7 @@ def has_results(out: Path) -> bool:
     """Return whether a folder holds the results of a run or an evaluation.
 
     Complete results count even if the process was killed before it moved them into
-    place: an evaluation has no training state to compute them from again.
+    place: an evaluation has no training state from which to compute them again.
     """
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
@@ -67,7 +67,7 @@ def remove_results(out: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_results(out: Path, config: Config) -> Iterator[Path]:
-    """Yield a folder for new results; they replace the old ones after the `with` block.
+    """Yield a folder for new results, which replace the old results after the block.
 
     If the block fails, the old results stay. If the process is killed during the
     replacement, only new results are left, and resuming the run completes the
@@ -130,7 +130,10 @@ def write_results(
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, Gamma sampler, devices and commit; None means unknown."""
+    """Return the versions, the Gamma sampler, the devices and the commit.
+
+    None means unknown.
+    """
     devices = jax.devices()
     return {
         "python": platform.python_version(),

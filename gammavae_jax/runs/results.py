@@ -57,7 +57,7 @@ SYNTHETIC_NOTE = (
 
 
 class Origin(NamedTuple):
-    """Where results come from: recordings, challenge year and checkpoint."""
+    """The origin of results: the recordings, the challenge year and the checkpoint."""
 
     data_root: Path
     year: int | None  # challenge year whose metrics are used; None: those since 2022
@@ -130,7 +130,7 @@ def _write(
 def complete_report(report: Report, run: Path) -> Report:
     """Add training curves, latent use, error bars and a command to a report.
 
-    The command shows pictures of another clip.
+    The command adds pictures of another clip to the page.
     """
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"

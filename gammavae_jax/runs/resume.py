@@ -40,7 +40,7 @@ _MOST_NAMED = 3  # the maximum number of settings that a message names
 
 
 class FolderObserver(Observer):
-    """An observer that records training in a run folder so that it can be resumed.
+    """An observer that records training in a run folder, so that a run can be resumed.
 
     `clips` has the identities of each machine's training clips (see `clip_identities`).
     """
@@ -161,7 +161,7 @@ class FolderObserver(Observer):
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Reject settings that differ from those of the training that is resumed."""
+    """Reject settings that differ from the settings of the training to resume."""
     others = _differences(config, before)
     if others:
         named = "; ".join(others[:_MOST_NAMED])

@@ -149,7 +149,10 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Convert an error in a `with` block to an InputError: `Unreadable` for damage."""
+    """Convert an error in a `with` block to an InputError.
+
+    If the file is damaged, the error is an `Unreadable`.
+    """
     try:
         yield
     except (InputError, MemoryError):

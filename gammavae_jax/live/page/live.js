@@ -19,7 +19,7 @@ function reading(score) {
   return score.state === "running" ? number(score.score) : score.state;
 }
 
-/** Return whether a recording raised an alarm; without an alarm policy, its score does. */
+/** Return whether a recording raised an alarm; without an alarm policy, its score decides. */
 function raises(score) {
   if (score.alarm_events === undefined) return score.is_anomaly;
   return score.alarm_events.some((alarm) => alarm.end === null);

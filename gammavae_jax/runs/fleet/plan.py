@@ -128,7 +128,10 @@ def read_plan(out: Path) -> WavePlan:
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Reject a plan whose machines, recordings or metrics differ from the old ones."""
+    """Reject a plan if it does not match the old one.
+
+    Both must have the same machines, recordings and metrics.
+    """
     if before == plan:
         return
     if before == plan._replace(year=before.year):
@@ -143,7 +146,7 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
-    """Estimate how many machines of a wave fit in memory; return at least 1."""
+    """Estimate how many machines fit in memory as one wave; return at least 1."""
     train = reduce(Capacity.joined, (size.train for size in machines))
     test = reduce(Capacity.joined, (size.test for size in machines))
     n_frames = train.frames * train.clips + test.frames * test.clips

@@ -263,7 +263,7 @@ def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
 
 
 def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
-    """Return a wave's run folder, which is resumed if the wave was started before."""
+    """Return a wave's run folder, which is resumed if the wave was already started."""
     wave = wave_folder(out, number)
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):

@@ -55,7 +55,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
 
 
 class MachineSize(NamedTuple):
-    """The amount of data of one machine type.
+    """The amount of data for one machine type.
 
     All sections of a machine type are in the same wave.
     """
