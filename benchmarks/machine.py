@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks.matmul import has_torch
 from gammavae_jax.config import Config
+from gammavae_jax.presets import preset
 from gammavae_jax.process import available_cores
 from gammavae_jax.runs.publish import describe_environment
 from gammavae_jax.training.step import init_state, train_step
@@ -20,7 +21,7 @@ from gammavae_jax.training.step import init_state, train_step
 def describe() -> dict[str, Any]:
     """Describe the computer as the package does; add other facts that affect times."""
     return {
-        **describe_environment(),
+        **describe_environment(preset("default").model.sampler),
         "torch": _torch_version(),
         "processor": _processor(),
         "cores": available_cores(),

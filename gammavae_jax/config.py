@@ -83,6 +83,7 @@ class ModelConfig:
     kl: Literal["exact", "report_eq2", "ancestor"] = "exact"
     prior_concentration: float = 1.0  # for a Gamma prior
     prior_rate: float = 1.0  # for a Gamma prior
+    sampler: Literal["tfp", "built_in"] = "tfp"  # of Gammas: see `models.gamma_sampler`
     # The distribution of a value around its reconstruction. "gaussian_db" is a squared
     # error in dB; "gamma" and "f" are likelihoods of power: see `models.likelihood`.
     likelihood: Literal["gaussian_db", "gamma", "f"] = "gaussian_db"
@@ -254,10 +255,8 @@ class Config:
 
     def _check_official_threshold(self) -> None:
         if self.train.split == "folds":
-            remedy = "set train.split=window or train.split=clip"
-            raise InputError(
-                f"scoring.threshold=official needs a single model: {remedy}"
-            )
+            problem = "scoring.threshold=official needs a single model"
+            raise InputError(f"{problem}: set train.split=window or train.split=clip")
         if self.model.has_power_likelihood:
             raise InputError(
                 "scoring.threshold=official works only with squared errors: set "

@@ -63,6 +63,13 @@ def test_the_default_and_gammavae_differ_only_in_their_scores():
     )
 
 
+def test_only_the_default_and_gammavae_use_the_built_in_sampler():
+    """The models of `paper` do not change from one version to the next."""
+    samplers = {name: preset(name).model.sampler for name in PRESETS}
+    assert samplers.pop("default") == samplers.pop("gammavae") == "built_in"
+    assert set(samplers.values()) == {"tfp"}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_contains_its_name_and_survives_json(name):
     assert preset(name).preset == name

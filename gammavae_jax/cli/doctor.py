@@ -109,8 +109,9 @@ def _probability() -> Result:
         return "FAILED", f"{detail} are both installed in the same folder", remedy
     from gammavae_jax.models.gamma_sampler import gamma_sampler
 
-    if why_not_tfp := gamma_sampler().why_not_tfp:
-        detail += f"; {why_not_tfp}; JAX draws the Gamma samples instead"
+    if why_not_tfp := gamma_sampler("tfp").why_not_tfp:
+        instead = "JAX draws the Gamma samples of model.sampler=tfp instead"
+        detail = f"{detail}; {why_not_tfp}; {instead}"
         return "warning", detail, remedy
     if installed != [f"tfp-nightly {wanted.removeprefix('==')}"]:
         return "warning", f"{detail} is not tfp-nightly{wanted}", remedy

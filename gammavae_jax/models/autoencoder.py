@@ -23,6 +23,7 @@ from gammavae_jax.models.distributions import (
     MIN_PARAMETER,
     Gamma,
     Gaussian,
+    draw,
     gamma_of_mean_and_variance,
 )
 from gammavae_jax.models.layers import (
@@ -216,7 +217,7 @@ class AutoEncoder(nn.Module):
                 Dense(n_latent, precision, name=name)(x).T for name in layers.HEADS
             )
             posterior = posterior_from_heads(first, second, self.config)
-            code = posterior.mean if key is None else posterior.sample(key)
+            code = posterior.mean if key is None else draw(posterior, key, self.config)
         width = prepared.target.shape[-1]
         decoder = Decoder(self.config.hidden, width, precision, name=layers.DECODER)
         output = decoder(code, weight, training)

@@ -38,15 +38,17 @@ class Gamma(NamedTuple):
         """The mean, `concentration / rate`."""
         return self.concentration / self.rate
 
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
+    def sample(
+        self, key: PRNGKeyArray, sampler: str = "tfp"
+    ) -> Float[Array, "*batch latent"]:
         """Draw one sample per distribution, with implicit reparameterisation gradients.
 
-        Samples are drawn in log space, where samples with small concentrations do not
-        underflow. For such samples the library's own derivative divides zero by zero,
-        so `_with_implicit_gradient` replaces it.
+        The sampler is one that `model.sampler` can name. A rejection sampler has no
+        useful derivative of its own, and that of TFP divides zero by zero where a
+        sample underflows, so `_with_implicit_gradient` replaces it.
         """
         concentration = jax.lax.stop_gradient(self.concentration)
-        log_z = gamma_sampler().log_draw(key, concentration)
+        log_z = gamma_sampler(sampler).log_draw(key, concentration)
         log_z = _with_implicit_gradient(
             self.concentration, jax.lax.stop_gradient(log_z)
         )
@@ -149,6 +151,15 @@ def ancestor(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
     swapped_prior = Gamma(prior.rate, prior.concentration)
     swapped_posterior = Gamma(posterior.rate, posterior.concentration)
     return swapped_prior.kl_to(swapped_posterior)
+
+
+def draw(
+    posterior: Gamma | Gaussian, key: PRNGKeyArray, config: ModelConfig
+) -> Float[Array, "*batch latent"]:
+    """Draw one sample per latent; for a Gamma, with the sampler of `model.sampler`."""
+    if isinstance(posterior, Gaussian):
+        return posterior.sample(key)
+    return posterior.sample(key, config.sampler)
 
 
 _BY_NAME = {"exact": Gamma.kl_to, "report_eq2": report_eq2, "ancestor": ancestor}

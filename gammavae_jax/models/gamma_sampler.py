@@ -1,8 +1,10 @@
-"""Chooses the library that draws Gamma samples: TensorFlow Probability (TFP) or JAX.
+"""Draws Gamma samples, with a built-in sampler or TensorFlow Probability (TFP).
 
-No other module imports TFP, because some releases of TFP are broken. If TFP cannot be
-imported, JAX draws the samples. Their distribution and gradient are the same, but the
-samples differ.
+Samples are drawn in log space, where those of small concentrations do not underflow.
+The distribution and the gradient do not depend on the sampler, but the samples do.
+
+No other module imports TFP, because some releases of TFP are broken. If TFP is selected
+but cannot be imported, `jax.random.loggamma` draws the samples.
 """
 
 import functools
@@ -12,7 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jax.lax import erf_inv
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+# For each sample. With probability 6e-6 or less, all four are rejected.
+_N_PROPOSALS = 4
 
 
 class GammaSampler(NamedTuple):
@@ -30,12 +36,17 @@ class GammaSampler(NamedTuple):
 
 
 @functools.cache
-def gamma_sampler() -> GammaSampler:
-    """Return the sampler to use.
+def gamma_sampler(name: str) -> GammaSampler:
+    """Return the sampler that `model.sampler` selects by name.
 
-    TFP is not imported until the first call: this takes a third of a second, and
-    scoring hardly ever draws samples.
+    TFP is not imported until it is needed, because the import takes a third of a
+    second.
     """
+    return GammaSampler("gammavae-jax", log_draw) if name == "built_in" else _tfp()
+
+
+def _tfp() -> GammaSampler:
+    """Return TFP's sampler or, if TFP cannot be imported, that of JAX."""
     try:
         from tensorflow_probability.substrates.jax import distributions as tfd
     except Exception as error:  # a broken release may raise any error
@@ -61,15 +72,15 @@ def jax_sampler(why_not_tfp: str) -> GammaSampler:
     return GammaSampler("jax", log_draw, why_not_tfp)
 
 
-def sampler_note() -> str:
-    """Return a one-line warning if TFP cannot be imported, else ""."""
-    why_not_tfp = gamma_sampler().why_not_tfp
+def sampler_note(name: str) -> str:
+    """Return a one-line warning if the sampler needs TFP, which is broken; else ""."""
+    why_not_tfp = gamma_sampler(name).why_not_tfp
     if not why_not_tfp:
         return ""
     installed = [
         f"{distribution.name} {distribution.version}"
-        for name in ("tensorflow-probability", "tfp-nightly")
-        for distribution in importlib.metadata.distributions(name=name)
+        for package in ("tensorflow-probability", "tfp-nightly")
+        for distribution in importlib.metadata.distributions(name=package)
     ]
     return (
         "TensorFlow Probability cannot be imported (installed: "
@@ -79,3 +90,70 @@ def sampler_note() -> str:
         "tensorflow-probability tfp-nightly && pip install "
         "tfp-nightly==0.26.0.dev20261027"
     )
+
+
+def log_draw(
+    key: PRNGKeyArray, concentration: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Return the logarithm of one sample at rate 1 for each concentration.
+
+    The method is that of Marsaglia and Tsang (2000), "A simple method for generating
+    gamma variables". It needs a concentration of at least 1. A sample at a lower
+    concentration `a` is one at `a + 1`, multiplied by `u^(1 / a)` for a uniform `u`.
+
+    Each sample has a fixed number of proposals, and the first accepted one is used. The
+    loop draws further proposals only while a sample has none, so it rarely runs.
+
+    The concentrations should lie between 1e-3 and 1e3. The result is NaN where a
+    concentration is NaN, infinite or not positive.
+    """
+    proposal_key, loop_key, power_key = jax.random.split(key, 3)
+    is_low = concentration < 1.0
+    raised = jnp.where(is_low, concentration + 1.0, concentration)
+    # Without this test, the loop would never end for parameters that became NaN.
+    is_valid = (concentration > 0.0) & (concentration < jnp.inf)
+    log_z, is_accepted = _first_accepted(proposal_key, raised, _N_PROPOSALS)
+
+    def is_missing(carry):
+        _, _, is_accepted = carry
+        return (is_valid & ~is_accepted).any()
+
+    def draw_missing(carry):
+        i, log_z, is_accepted = carry
+        new, is_new = _first_accepted(jax.random.fold_in(loop_key, i), raised, 1)
+        return i + 1, jnp.where(is_accepted, log_z, new), is_accepted | is_new
+
+    _, log_z, _ = jax.lax.while_loop(is_missing, draw_missing, (0, log_z, is_accepted))
+    # If u is uniform, -log(u) has an exponential distribution.
+    minus_log_u = jax.random.exponential(
+        power_key, concentration.shape, concentration.dtype
+    )
+    log_z = log_z - jnp.where(is_low, minus_log_u / concentration, 0.0)
+    return jnp.where(is_valid, log_z, jnp.nan)
+
+
+def _first_accepted(
+    key: PRNGKeyArray, concentration: Float[Array, "*batch"], n_proposals: int
+) -> tuple[Float[Array, "*batch"], Bool[Array, "*batch"]]:
+    """Return the first accepted proposal, in log space, and whether there is one.
+
+    With `d = concentration - 1/3`, `t = x / sqrt(9 d)` and x normal, a proposal is
+    `d (1 + t)^3`. It is accepted with the probability
+    `exp(x^2 / 2 + d - d (1 + t)^3 + 3 d log(1 + t))`, or rejected if `t <= -1`. Since
+    `x^2 = 9 d t^2`, the exponent equals `3 d (log(1 + t) - t + t^2 / 2 - t^3 / 3)`.
+    These terms remain small for large concentrations, so little cancels.
+    """
+    d = concentration - 1.0 / 3.0
+    # Random bits take most of the time, and less of it if they are drawn in one call.
+    shape = (2, n_proposals, *concentration.shape)
+    v, u = jax.random.uniform(key, shape, concentration.dtype)
+    x = 2.0**0.5 * erf_inv(2.0 * v - 1.0)  # -inf if v is 0: then t becomes -1
+    t = jnp.maximum(x / jnp.sqrt(9.0 * d), -1.0)
+    log_1_plus_t = jnp.log1p(t)
+    exponent = 3.0 * d * (log_1_plus_t - t * (1.0 - t * (0.5 - t / 3.0)))
+    proposals = jnp.log(d) + 3.0 * log_1_plus_t
+    are_accepted = u < jnp.exp(exponent)
+    log_z = jnp.zeros_like(d)
+    for proposal, is_accepted in zip(proposals[::-1], are_accepted[::-1], strict=True):
+        log_z = jnp.where(is_accepted, proposal, log_z)
+    return log_z, are_accepted.any(0)

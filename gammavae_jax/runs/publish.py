@@ -129,16 +129,16 @@ def write_results(
     write_text(out / "summary.json", to_json(summary))
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return the versions, the Gamma sampler, the devices and the commit.
+def describe_environment(sampler: str) -> dict[str, Any]:
+    """Describe versions, devices, the commit, and the library that samples Gammas.
 
-    None means unknown.
+    `sampler` is `model.sampler`. None means unknown.
     """
     devices = jax.devices()
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "sampler": gamma_sampler().library,
+        "sampler": gamma_sampler(sampler).library,
         "device": devices[0].device_kind,
         "platform": devices[0].platform,
         "n_devices": len(devices),

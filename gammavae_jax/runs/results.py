@@ -114,7 +114,8 @@ def _write(
     log: Log,
 ) -> None:
     """Write score files, tables, summary and page to the folder for new results."""
-    about = {"timing": log.seconds, "environment": describe_environment()}
+    environment = describe_environment(report.config.model.sampler)
+    about = {"timing": log.seconds, "environment": environment}
     sources = {
         "data_root": str(origin.data_root.resolve()),
         "checkpoint": str((origin.checkpoint or out / "checkpoint").resolve()),

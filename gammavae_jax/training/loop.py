@@ -144,8 +144,9 @@ def train(
     log, epochs, group = observer.log, config.train.epochs, examples.split.group
     placement = examples.placement
     first = start.epoch if start else 0
-    if first < epochs and config.model.latent == "gamma" and sampler_note():
-        log.note(sampler_note())
+    draws_gammas = first < epochs and config.model.latent == "gamma"
+    if draws_gammas and (note := sampler_note(config.model.sampler)):
+        log.note(note)
     state, report = trainer.initial, _Report(config, examples.names, observer)
     if start is not None:
         n_batches = -(-group.shape[-1] // config.train.batch_size)

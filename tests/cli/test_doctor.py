@@ -12,7 +12,7 @@ from support.processes import GAMMAVAE, ROOT, python
 
 from gammavae_jax.cli import doctor
 from gammavae_jax.cli.doctor import CHECKS, Doctor
-from gammavae_jax.models import gamma_sampler
+from gammavae_jax.models import distributions, gamma_sampler
 from gammavae_jax.models.gamma_sampler import jax_sampler
 from gammavae_jax.training import step
 
@@ -70,6 +70,7 @@ def test_the_exit_status_says_whether_a_check_failed(
     assert sum("remedy: pip install x" in line for line in lines) == len(states)
 
 
+INSTEAD = "JAX draws the Gamma samples of model.sampler=tfp instead"
 WANTED = "0.26.0.dev20261027"
 
 
@@ -99,7 +100,7 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
         ],
     )
     working = jax_sampler("")._replace(library="tensorflow-probability")
-    monkeypatch.setattr(gamma_sampler, "gamma_sampler", lambda: working)
+    monkeypatch.setattr(gamma_sampler, "gamma_sampler", lambda _: working)
     found, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert found == state
     assert words in detail
@@ -109,10 +110,11 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
 
 def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatch):
     broken = jax_sampler("ImportError: gone")
-    monkeypatch.setattr(gamma_sampler, "gamma_sampler", lambda: broken)
+    for module in (gamma_sampler, distributions):
+        monkeypatch.setattr(module, "gamma_sampler", lambda _: broken)
     state, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert state == "warning"
-    assert detail.endswith("ImportError: gone; JAX draws the Gamma samples instead")
+    assert detail.endswith(f"ImportError: gone; {INSTEAD}")
     assert remedy.startswith("pip uninstall -y tensorflow-probability tfp-")
     assert CHECKS["training step"]()[0] == "ok"
 
@@ -228,7 +230,7 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
     assert [line.split() for line in failed] == [
         ["FAILED", "training", "step", "ImportError:", "broken"]
     ]
-    assert "ImportError: broken; JAX draws the Gamma samples" in done.stdout
+    assert f"ImportError: broken; {INSTEAD}" in done.stdout
     assert "ok       devices" in done.stdout
 
 

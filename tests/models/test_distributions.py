@@ -29,7 +29,7 @@ N = 20_000
 @pytest.fixture(scope="module")
 def tfd():
     """The distributions of TensorFlow Probability."""
-    if why_not_tfp := gamma_sampler().why_not_tfp:
+    if why_not_tfp := gamma_sampler("tfp").why_not_tfp:
         pytest.skip(f"without TensorFlow Probability: {why_not_tfp}")
     from tensorflow_probability.substrates.jax import distributions as tfd
 
@@ -41,7 +41,7 @@ def drawn_by(sampler):
     """Use this sampler for everything traced inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         if sampler == "jax":
-            patch.setattr(distributions, "gamma_sampler", lambda: jax_sampler(""))
+            patch.setattr(distributions, "gamma_sampler", lambda _: jax_sampler(""))
         yield
 
 
@@ -126,7 +126,7 @@ def test_both_samplers_draw_from_the_same_distribution(tfd):
     a = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
     logs = []
     for name, seed in (("tensorflow-probability", 1), ("jax", 2)):
-        sampler = gamma_sampler() if name != "jax" else jax_sampler("")
+        sampler = gamma_sampler("tfp") if name != "jax" else jax_sampler("")
         logs.append(
             jax.jit(lambda k, s=sampler: s.log_draw(k, a))(jax.random.key(seed))
         )
@@ -155,8 +155,9 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
         "import json\n"
         "from gammavae_jax.models import gamma_sampler as g\n"
         "from gammavae_jax.runs import publish as e\n"
-        "sampler = e.describe_environment()['sampler']\n"
-        "print(json.dumps([g.gamma_sampler().library, sampler, g.sampler_note()]))"
+        "sampler, of_environment, note = g.gamma_sampler('tfp').library, "
+        "e.describe_environment('tfp')['sampler'], g.sampler_note('tfp')\n"
+        "print(json.dumps([sampler, of_environment, note]))"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = python("-c", program, PYTHONPATH=path)
@@ -184,11 +185,11 @@ def test_the_note_names_both_packages_if_both_are_installed(monkeypatch):
         lambda name: [Distribution(name)],
     )
     broken = jax_sampler("ImportError: gone")
-    monkeypatch.setattr(sampler_module, "gamma_sampler", lambda: broken)
-    note = sampler_note()
+    monkeypatch.setattr(sampler_module, "gamma_sampler", lambda _: broken)
+    note = sampler_note("tfp")
     assert "tensorflow-probability 0.25.0 and tfp-nightly 0.25.0" in note
 
 
 def test_there_is_no_note_if_tfp_samples(tfd):
     del tfd
-    assert sampler_note() == gamma_sampler().why_not_tfp == ""
+    assert sampler_note("tfp") == gamma_sampler("tfp").why_not_tfp == ""

@@ -161,7 +161,7 @@ def test_complete_results_count_even_if_a_kill_left_them_out_of_place(tmp_path):
 
 
 def test_the_description_is_json_with_the_versions_and_devices_in_use():
-    about = describe_environment()
+    about = describe_environment("built_in")
     assert json.loads(json.dumps(about)) == about
     assert about["python"] == platform.python_version()
     assert about["packages"]["jax"] == jax.__version__
@@ -172,13 +172,13 @@ def test_the_description_is_json_with_the_versions_and_devices_in_use():
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr(publish, "_PACKAGES", ("no-such-package",))
-    assert describe_environment()["packages"] == {"no-such-package": None}
+    assert describe_environment("built_in")["packages"] == {"no-such-package": None}
 
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "gammavae_jax"
     monkeypatch.setattr(publish, "__file__", str(package / "runs/publish.py"))
-    assert describe_environment()["commit"] is None
+    assert describe_environment("built_in")["commit"] is None
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path, error):
     module = tmp_path / "gammavae_jax" / "runs" / "publish.py"
     monkeypatch.setattr(publish, "__file__", str(module))
     monkeypatch.setattr(subprocess, "run", fail)
-    assert describe_environment()["commit"] is None
+    assert describe_environment("built_in")["commit"] is None
 
 
 def git(folder, *arguments):
@@ -211,6 +211,6 @@ def test_the_commit_is_given_and_changes_are_marked(monkeypatch, tmp_path):
     git(tmp_path, "commit", "--quiet", "--message=first")
     monkeypatch.setattr(publish, "__file__", str(module))
     commit = git(tmp_path, "rev-parse", "--short", "HEAD")
-    assert describe_environment()["commit"] == commit
+    assert describe_environment("built_in")["commit"] == commit
     module.write_text("changed")
-    assert describe_environment()["commit"] == commit + "+"
+    assert describe_environment("built_in")["commit"] == commit + "+"
