@@ -143,7 +143,7 @@ class AnomalyDetector(FittedDetector):
         sample_rate: Any = None,
         groups: Any = None,
     ) -> "AnomalyDetector":
-        """Learn further recordings of healthy machines without retraining.
+        """Learn from more recordings of healthy machines without retraining.
 
         They are added to the training recordings that scores are compared with, and the
         thresholds are set again; see docs/own-machines.md. The attribute `learnt_` then

@@ -105,8 +105,8 @@ class Check(ScoringOptions):
         if same:
             more = f" ({len(same)} recordings are in both)" if same[1:] else ""
             raise InputError(
-                f"{same[0][0]} of the normal recordings and {same[0][1]} of the faulty "
-                f"ones contain the same sound: remove one of them{more}"
+                f"{same[0][0]} (normal) and {same[0][1]} (faulty) contain the same "
+                f"sound: remove one of them{more}"
             )
 
 

@@ -34,11 +34,11 @@ _SUFFIX = ".detector"
 
 @dataclass(frozen=True)
 class Learn:
-    """Add normal recordings, such as false alarms, to a detector, as a new version.
+    """Write a new version of a detector that has learnt from more normal recordings.
 
-    They are added to the recordings that scores are compared with, and the thresholds
-    are set again. Nothing is retrained, so this takes seconds. The old version is not
-    changed.
+    Normal recordings, such as those that raised false alarms, are added to those that
+    scores are compared with, and the thresholds are set again. Nothing is retrained, so
+    this takes seconds. The old version is not changed.
     """
 
     detector: tyro.conf.Positional[Path]
@@ -188,9 +188,9 @@ def _warn_of_newer_versions(detector: Path, out: Path, machines: Sequence[str]) 
     newer = [path for path in paths if machines_in_checkpoint(path) == known]
     if newer and out not in newer:
         print(
-            f"{printable(detector)} is not the newest version: that is "
-            f"{printable(newer[-1])}. The version written now will contain only what "
-            f"{printable(detector)} knows, and these recordings",
+            f"{printable(detector)} is not the newest version "
+            f"({printable(newer[-1])} is). The new version will contain only what "
+            f"{printable(detector)} has learnt, plus these recordings",
             file=sys.stderr,
         )
 

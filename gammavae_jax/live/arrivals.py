@@ -126,7 +126,7 @@ def _files_being_written() -> set[str]:
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
-    """Return a folder's recordings and its left-out files; see `list_recordings`."""
+    """Return a folder's recordings, and the files left out; see `list_recordings`."""
     listing = list_recordings(folder)
     recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
     return recordings, listing.left_out

@@ -32,7 +32,7 @@ _NUMBERS = ("score", "p-value", "alarm above")
 
 
 def write_check_page(path: Path, check: FaultCheck) -> None:
-    """Write the page of a fault check.
+    """Write the page that shows the results of a fault check.
 
     Raises:
         InputError: the page cannot be written.

@@ -168,9 +168,9 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
         n_more = len(others) - _MOST_NAMED
         more = f"; {n_more} more" if n_more > 0 else ""
         raise InputError(
-            f"{str(out)!r} was made with other settings ({named}{more}): resume with "
-            "the same settings (train.epochs may increase, scores and scoring may "
-            "change), or use --overwrite"
+            f"{str(out)!r} was made with different settings ({named}{more}): resume "
+            "with the same settings (you may increase train.epochs, and change scores "
+            "and scoring), or use --overwrite"
         )
 
 

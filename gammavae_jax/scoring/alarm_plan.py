@@ -111,7 +111,7 @@ class Stream(NamedTuple):
     segments_per_day: float
 
     def correlation(self, n: int) -> float:
-        """Return the `cautious_correlation` within `n` consecutive segments."""
+        """Return the `cautious_correlation` of any two of `n` consecutive segments."""
         return cautious_correlation(self.sequences, self.n_recordings, n)
 
 

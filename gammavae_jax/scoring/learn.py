@@ -151,8 +151,8 @@ def _learnable(
     }
     if stopped:
         log.say(
-            f"{name}: clips left out because of their states: "
-            f"{names_text(list(stopped), _MOST_NAMES)}; fit again if they are normal"
+            f"{name}: some recordings were left out because of their states: "
+            f"{names_text(list(stopped), _MOST_NAMES)}. If they are normal, fit again"
         )
     if not (is_new & is_running).any():
         raise InputError(

@@ -142,8 +142,9 @@ def test_a_recording_in_both_folders_is_refused(pump, refusal, tmp_path, linked)
         soundfile.write(tmp_path / "both" / "link.flac", samples, rate)
     places = pump / "pump.detector", pump / "normal", tmp_path / "both"
     message = refusal("check", *places)
-    assert "3.wav of the normal recordings and link." in message
-    assert "contain the same sound: remove one of them" in message
+    assert "3.wav (normal) and " in message
+    name = "link.wav" if linked else "link.flac"
+    assert f"{name} (faulty) contain the same sound: remove one of them" in message
     several = refusal("check", pump / "pump.detector", pump / "normal", pump / "normal")
     assert "(12 recordings are in both)" in several
 

@@ -134,8 +134,8 @@ def test_learning_from_an_old_version_is_reported(recordings, detector, capsys):
     second, third = (detector.with_name(f"fan-{n}.detector") for n in (2, 3))
     assert third.exists()
     assert (
-        f"{detector} is not the newest version: that is {second}. The version written "
-        f"now will contain only what {detector} knows, and these recordings"
+        f"{detector} is not the newest version ({second} is). The new version will "
+        f"contain only what {detector} has learnt, plus these recordings"
     ) in capsys.readouterr().err
     learn(detector, recordings / "later", "--out", second, "--overwrite")
     assert "newest" not in capsys.readouterr().err

@@ -48,7 +48,7 @@ ALL = ("--all-machines", *FOUR_EPOCHS)
         (["--machines", "valve", "fan", *FOUR_EPOCHS], "different order"),
         (
             ["--all-machines", "--seeds", 3, *TINY, "model.n_latent=5"],
-            "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):",
+            "different settings (n_seeds=2, not 3; model.n_latent=4, not 5):",
         ),
     ],
     ids=["order", "settings"],
@@ -105,7 +105,7 @@ def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_pat
     config = override(before, ["model.n_latent=5"])
     folder, log = RunFolder(out, resume=True), quiet_log()
     observer = FolderObserver(config, folder, {}, log)
-    with pytest.raises(InputError, match="was made with other settings"):
+    with pytest.raises(InputError, match="was made with different settings"):
         observer.begin()
     text = to_json(to_dict(config))
     (out / "config.json").write_text(text)  # overwriting does this first

@@ -131,7 +131,7 @@ class LoadedRecordings(NamedTuple):
 
     @property
     def heard(self) -> Heard:
-        """The properties that are compared with the training conditions."""
+        """The properties that are compared with those of the training recordings."""
         return Heard(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:

@@ -207,7 +207,8 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
     if same := [name for name in recordings if forms[nfc(name)] > 1]:
         names = " and ".join(map(ascii, same))
         raise InputError(
-            f"the machine names {names} are equal in Unicode: merge their recordings"
+            f"the machine names {names} are the same text in Unicode: put their "
+            "recordings under one of them"
         )
     return {str(name): of_machine for name, of_machine in recordings.items()}
 

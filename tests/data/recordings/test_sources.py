@@ -176,7 +176,7 @@ def test_recordings_are_assigned_to_known_machines():
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either the argument 'machine' or a dict of machines"),
         ({}, None, "the dict of recordings is empty"),
-        ({"u\u0308": "x", "\u00fc": "y"}, None, "are equal in Unicode"),
+        ({"u\u0308": "x", "\u00fc": "y"}, None, "are the same text in Unicode"),
     ):
         with pytest.raises(InputError, match=message):
             of_known_machines(recordings, machine, ("a", "b", "\u00fc"))
@@ -185,7 +185,9 @@ def test_recordings_are_assigned_to_known_machines():
 def test_two_machines_whose_names_differ_only_in_unicode_form_are_refused():
     """Later, nobody could name one of them."""
     names = ("L\u00fcfter", "Lu\u0308fter", "pump")
-    with pytest.raises(InputError, match=r"'L\\xfcfter' and 'Lu\\u0308fter' are equal"):
+    with pytest.raises(
+        InputError, match=r"'L\\xfcfter' and 'Lu\\u0308fter' are the same"
+    ):
         by_machine(dict.fromkeys(names, ()), "")
     assert [*by_machine(dict.fromkeys(names[1:], ()), "")] == [*names[1:]]
 

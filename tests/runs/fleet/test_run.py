@@ -208,7 +208,7 @@ def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(
     waves, data, tiny, tmp_path
 ):
     text = refusal(tiny(), job(data, waves, resume=True))
-    assert "was made with other settings" in text
+    assert "was made with different settings" in text
     other = Path(shutil.copytree(data, tmp_path / "other"))
     clip = next((other / "valve" / "train").iterdir())
     clip.rename(clip.with_name("section_00_source_train_normal_0099.wav"))
