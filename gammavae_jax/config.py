@@ -24,6 +24,7 @@ NEIGHBOUR_SCORES = tuple(f"{name}_{rule}" for rule in RULES for name in STATISTI
 FUSION_SCORES = ("fusion_mean", "fusion_max", "fusion_min", "fusion_smooth_max")
 SCORE_NAMES = DIRECT_SCORES + NEIGHBOUR_SCORES + FUSION_SCORES
 OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
+LARGEST_SEED = 2**31 - 1
 _MODEL_FREE = ("spectrum_varmin", "maximum_varmin", "salient_neighbour")
 
 
@@ -214,7 +215,7 @@ class Config:
 
     def __post_init__(self):
         require(self, "", "must be greater than 0", "n_seeds")
-        last = 2**31 - self.n_seeds
+        last = LARGEST_SEED + 1 - self.n_seeds
         if not 0 <= self.seed <= last:
             raise InputError(f"seed is {self.seed}: it must be from 0 to {last}")
         for name in self.scores:

@@ -102,7 +102,7 @@ class Fit:
 
     def _check_seed(self) -> None:
         """Raise an InputError that names the options, not the Python parameters."""
-        from gammavae_jax.runs.detector_parameters import LARGEST_SEED
+        from gammavae_jax.config import LARGEST_SEED
 
         if not 0 <= self.seed <= LARGEST_SEED:
             problem = f"--seed is {self.seed}"

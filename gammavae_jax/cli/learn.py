@@ -182,7 +182,7 @@ class _Version(NamedTuple):
 
 
 def _warn_of_newer_versions(detector: Path, out: Path, machines: Sequence[str]) -> None:
-    """Print a warning if a detector has newer versions, of which `out` is none."""
+    """Warn if a detector has newer versions, unless `out` replaces one of them."""
     version, known = _Version.of(detector, machines), machines_in_checkpoint(detector)
     paths = map(version.path_of, version.newer())
     newer = [path for path in paths if machines_in_checkpoint(path) == known]

@@ -139,8 +139,8 @@ def note_shared_clips(
 def note_reference_channel(train: NamedClips, log: Log) -> None:
     """Log how much of each machine's training clips the reference channel explains.
 
-    If it explains much, it probably hears the machine itself, whose sound is then
-    subtracted as well.
+    If it explains much, it probably picks up the machine itself. The machine's sound is
+    then subtracted, too.
     """
     for machine, clips in train:
         if not clips.explained:

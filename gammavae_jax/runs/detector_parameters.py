@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.config import LARGEST_SEED, Config, FeatureConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.data.recordings.clips import require_clip_length
 from gammavae_jax.errors import InputError
@@ -29,7 +29,6 @@ PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "skip_bad_files": ((bool,), "True or False"),
     "verbose": ((bool,), "True or False"),
 }
-LARGEST_SEED = 2**31 - 1
 _LEARNT = ("preset", "epochs", "random_state", "settings")
 
 
