@@ -1,0 +1,181 @@
+"""Measure false alarms per day, and the delay until a fault raises an alarm.
+
+For each machine, the default detector is fitted to the training clips of the source
+domain. Days are simulated by drawing normal test clips of this domain at random, with
+replacement. The clips either arrive one by one or form recordings of an hour. Real
+neighbours resemble each other more than such clips.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gammavae_jax.anomaly_detector import AnomalyDetector
+from gammavae_jax.cli.help import MARKERS, RULES
+from gammavae_jax.cli.shared import readable_errors
+from gammavae_jax.data.audio.files import read_recording
+from gammavae_jax.data.loading import Source, find_all
+from gammavae_jax.data.machines import MachineFiles, find_machines
+from gammavae_jax.errors import InputError
+from gammavae_jax.process import limit_blas_threads
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy, AlarmState
+from gammavae_jax.scoring.decision import DecisionRule
+from gammavae_jax.scoring.verdict import Verdict
+
+HOUR, DAY = 3600, 86400  # s
+LABELS = "normal", "anomaly"
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Simulate days of healthy machines, and faults of an hour."""
+
+    data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder with machines in the challenge's layout."""
+    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Machines to use. Default: every machine in --data-root."""
+    rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="R ...")] = (0.2, 1, 5)
+    """Requested numbers of false alarms per day."""
+    days: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """Simulated days."""
+    faults: Annotated[int, tyro.conf.arg(metavar="N")] = 200
+    """Simulated faults; each lasts an hour, and a healthy hour precedes it."""
+
+
+def parse(arguments: Sequence[str] | None = None) -> Alarms:
+    """Parse a command line and return its options."""
+    return tyro.cli(Alarms, args=arguments, config=MARKERS, registry=RULES)
+
+
+def find(data_root: Path, machines: tuple[str, ...]) -> list[MachineFiles]:
+    """List the recordings of these machines, or of all; see `find_all` for errors."""
+    return find_all(Source(data_root, machines or tuple(find_machines(data_root))))
+
+
+def chosen(files: MachineFiles, split: str, domain: str, label: str) -> list[Path]:
+    """Return the paths of a machine's clips with this domain and label."""
+    clips = getattr(files, split)
+    names = {clip.path: clip.name for clip in clips}
+    return [p for p, n in names.items() if (n.domain, n.label) == (domain, label)]
+
+
+def fitted(files: MachineFiles, n_clips: int | None = None) -> AnomalyDetector:
+    """Return the default detector, fitted to normal clips of the source domain.
+
+    Its scores use no model, so an epoch and two folds are enough.
+    """
+    train = chosen(files, "train", "source", "normal")[:n_clips]
+    options = {"epochs": 1, "settings": ["train.n_folds=2"], "verbose": False}
+    return AnomalyDetector(**options).fit({files.machine: train})
+
+
+class Days(NamedTuple):
+    """A machine's rule, and the verdicts on its normal and faulty test clips."""
+
+    rule: DecisionRule
+    clips: dict[str, list[Verdict]]  # by label
+    seconds: float  # the length of a clip
+    is_hour: bool  # whether a recording is an hour of clips instead of one clip
+
+    def hour(self, label: str, start: float, rng: np.random.Generator) -> list[Verdict]:
+        """Draw clips for an hour; each recording's name says when it starts."""
+        known, n_clips = self.clips[label], round(HOUR / self.seconds)
+        drawn = [known[index] for index in rng.integers(len(known), size=n_clips)]
+        if self.is_hour:
+            scores = [verdict.score for verdict in drawn]
+            return [self.rule.judge(f"{start}", scores, [self.seconds] * n_clips)]
+        times = start + self.seconds * np.arange(n_clips)
+        pairs = zip(drawn, times.tolist(), strict=True)
+        return [verdict._replace(name=f"{at}") for verdict, at in pairs]
+
+    def false_alarms(self, policy: AlarmPolicy, n_days: int) -> float:
+        """Return the number of alarms per day of a healthy machine."""
+        rng, state, n_alarms = np.random.default_rng(0), AlarmState(), 0
+        for _ in range(n_days * DAY // HOUR):
+            for verdict in self.hour("normal", 0, rng):
+                state, events = policy.follow(state, verdict)
+                n_alarms += sum(event.end is None for event in events)
+        return n_alarms / n_days
+
+    def delays(self, policy: AlarmPolicy, n_faults: int) -> Iterator[float]:
+        """Yield the delay of each fault that raises an alarm within its hour, in s."""
+        rng = np.random.default_rng(1)
+        for _ in range(n_faults):
+            sequence = self.hour("normal", 0, rng) + self.hour("anomaly", HOUR, rng)
+            raised = (alarm.raised for alarm in policy.alarms(sequence))
+            times = [float(at.recording) + at.seconds - HOUR for at in raised]
+            yield from [seconds for seconds in times if seconds > 0][:1]
+
+
+def simulated(
+    options: Alarms, detector: AnomalyDetector, files: MachineFiles
+) -> Iterator[list[str]]:
+    """Yield a row for single clips and for hours, and for each requested rate."""
+    verdicts = {
+        label: detector.score_recordings(chosen(files, "test", "source", label))
+        for label in LABELS
+    }
+    rule = DecisionRule.of(detector.detector_, 0)
+    seconds = verdicts["normal"][0].seconds
+    for is_hour, layout in enumerate(("single clips", "hours")):
+        days = Days(rule, verdicts, seconds, bool(is_hour))
+        for rate in options.rates:
+            row = [files.machine, layout, f"{rate:g}"]
+            try:
+                policy = detector.alarm_policy(rate)
+            except InputError as error:
+                yield [*row, f"refused: {error}"]
+                continue
+            assert policy.expected is not None
+            limit = f"{policy.expected.upper_limit:.2g}"
+            n_false = days.false_alarms(policy, options.days)
+            delays = list(days.delays(policy, options.faults))
+            found = f"{len(delays) / options.faults:.0%}"
+            if delays:
+                found += f" after {np.median(delays) / 60:.0f} min"
+            yield [*row, policy.rule, limit, f"{n_false:.2g}", found]
+
+
+def real_hour(detector: AnomalyDetector, files: MachineFiles, rate: float) -> list[str]:
+    """Chain an hour of audio with a fault from minute 30 to 40.
+
+    Returns:
+        The times at which alarms are raised.
+    """
+    rng, parts, sample_rate = np.random.default_rng(2), [], 0
+    for label, minutes in (("normal", 30), ("anomaly", 10), ("normal", 20)):
+        read = list(map(read_recording, chosen(files, "test", "source", label)))
+        sample_rate = read[0].sample_rate
+        n_clips = round(60 * minutes * sample_rate / len(read[0].waveform))
+        parts += [read[i].waveform for i in rng.integers(len(read), size=n_clips)]
+    policy = detector.alarm_policy(rate)
+    alarms = detector.alarms(np.concatenate(parts), policy, sample_rate)
+    return [f"minute {alarm.raised.seconds / 60:.0f}" for alarm in alarms]
+
+
+def main() -> None:
+    """Fit a detector to each machine, and print the tables."""
+    limit_blas_threads()
+    options = parse()
+    with readable_errors():
+        every = find(options.data_root, options.machines)
+        detectors = [fitted(files) for files in every]
+        print("machine | recordings | requested | rule | at most | simulated | found")
+        for files, detector in zip(every, detectors, strict=True):
+            for row in simulated(options, detector, files):
+                print(" | ".join(row), flush=True)
+        print("Alarms in an hour of audio with a fault from minute 30 to 40:")
+        for files, detector in zip(every, detectors, strict=True):
+            times = real_hour(detector, files, max(options.rates))
+            print(f"{files.machine}: {', '.join(times) or 'none'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
