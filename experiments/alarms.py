@@ -144,13 +144,13 @@ def simulated(
 
 
 def real_hour(detector: AnomalyDetector, files: MachineFiles, rate: float) -> list[str]:
-    """Chain an hour of audio with a fault from minute 30 to 40.
+    """Chain an hour of audio with a fault from minute 30 to 50.
 
     Returns:
         The times at which alarms are raised.
     """
     rng, parts, sample_rate = np.random.default_rng(2), [], 0
-    for label, minutes in (("normal", 30), ("anomaly", 10), ("normal", 20)):
+    for label, minutes in (("normal", 30), ("anomaly", 20), ("normal", 10)):
         read = list(map(read_recording, chosen(files, "test", "source", label)))
         sample_rate = read[0].sample_rate
         n_clips = round(60 * minutes * sample_rate / len(read[0].waveform))
@@ -171,7 +171,7 @@ def main() -> None:
         for files, detector in zip(every, detectors, strict=True):
             for row in simulated(options, detector, files):
                 print(" | ".join(row), flush=True)
-        print("Alarms in an hour of audio with a fault from minute 30 to 40:")
+        print("Alarms in an hour of audio with a fault from minute 30 to 50:")
         for files, detector in zip(every, detectors, strict=True):
             times = real_hour(detector, files, max(options.rates))
             print(f"{files.machine}: {', '.join(times) or 'none'}", flush=True)

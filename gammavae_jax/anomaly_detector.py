@@ -20,7 +20,7 @@ from gammavae_jax.runs.detector_parameters import (
     plain_parameters,
     require_saved_parameters,
 )
-from gammavae_jax.runs.estimator import Stored
+from gammavae_jax.runs.estimator import Stored, named_parameters
 from gammavae_jax.runs.fitted_detector import FittedDetector, Given
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -53,6 +53,7 @@ class AnomalyDetector(FittedDetector):
     learnt_: list[Verdict]  # on the recordings of the latest `partial_fit`
     learnt_names_: tuple[str, ...]  # of these recordings, and of supplemental ones
 
+    @named_parameters
     def __init__(
         self,
         *,
@@ -106,7 +107,11 @@ class AnomalyDetector(FittedDetector):
         """Train on recordings, and return True for each one that stands out.
 
         Each recording is compared with all others, including any copies of it and the
-        rest of its own group. For the arguments, see `fit`.
+        rest of its own group. Its threshold is also based on the others only, and a
+        recording of several clips has a single verdict. Therefore, the number of alarms
+        can differ from the held-out alarms that `gammavae threshold` counts: these are
+        single clips, and their threshold is based on all of them. For the arguments,
+        see `fit`.
 
         Returns:
             An array in the given order; for a dict of machines, a dict of such arrays.

@@ -45,6 +45,22 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     return f"unknown {what} {str(name)!r}: {hint}"
 
 
+def path_remedy(path: str | os.PathLike[str], otherwise: str) -> str:
+    """Return what to do about a missing path.
+
+    If its folder has a file or folder with a similar name, suggest that one; otherwise
+    return `otherwise`.
+    """
+    path = Path(path)
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):  # ValueError: a null character
+        return otherwise
+    for name in difflib.get_close_matches(path.name, names, n=1):
+        return f"did you mean {printable(path.with_name(name))!r}?"
+    return otherwise
+
+
 def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
     """List the first `most` names as text, and state how many more there are."""
     n_more = len(names) - most

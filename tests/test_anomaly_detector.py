@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import json
 import pickle
 import re
@@ -249,6 +250,24 @@ def test_scikit_learn_clones_it_with_its_parameters():
     assert twin.get_params() == detector.get_params()
     assert twin.set_params(epochs=2).epochs == 2
     assert "false_alarm_rate=0.2" in repr(detector)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("seed", "use random_state"),
+        ("epoch", "use epochs"),
+        ("xyz", "choose from preset, epochs, random_state,"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_a_known_name(name, remedy):
+    make: Any = gv.AnomalyDetector
+    message = f"AnomalyDetector has no parameter '{name}': "
+    with pytest.raises(TypeError, match=message + remedy):
+        make(**{name: 1})
+    with pytest.raises(ValueError, match=message + remedy.split(" preset")[0]):
+        make().set_params(**{name: 1})
+    assert next(iter(inspect.signature(make).parameters)) == "preset"
 
 
 @pytest.mark.parametrize(

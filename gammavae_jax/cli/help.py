@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -56,12 +57,20 @@ def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
         with contextlib.suppress(ValueError):
             if is_plain:
                 return kind(words[0])
-        raise ValueError(f"{words[0]!r} is not {_NUMBERS[kind]}")
+        raise ValueError(f"{words[0]!r} is not {_NUMBERS[kind]}{_hint(words[0])}")
 
     name = kind.__name__.upper()
     return tc.PrimitiveConstructorSpec(
         1, name, read, lambda _: True, lambda v: [str(v)]
     )
+
+
+def _hint(text: str) -> str:
+    """Return advice on how to write a percentage, or "" for other text."""
+    number = text.strip().removesuffix("%").strip()
+    if not text.strip().endswith("%") or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", number):
+        return ""
+    return f": for {number} %, write {float(number) / 100:g}"
 
 
 @RULES.primitive_rule

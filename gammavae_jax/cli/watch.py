@@ -10,7 +10,7 @@ import tyro
 
 from gammavae_jax.cli.options import LiveOptions, require_between_0_and
 from gammavae_jax.cli.shared import models_in_checkpoint, prepare
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import InputError, path_remedy, printable
 
 if TYPE_CHECKING:
     from gammavae_jax.live.announce import Webhook
@@ -69,10 +69,10 @@ class Watch(LiveOptions):
 
     def _check_options(self) -> None:
         if not self.folder.is_dir():
-            raise InputError(
-                f"{printable(self.folder)} is not a folder: choose the folder that "
-                "receives recordings"
-            )
+            remedy = "choose the folder that receives recordings"
+            if not self.folder.exists():
+                remedy = path_remedy(self.folder, remedy)
+            raise InputError(f"{printable(self.folder)} is not a folder: {remedy}")
         require_between_0_and("1e6", self, "poll", "settle", unit=" s")
         self.check_alarm_options()
         if self.quiet_hours is None:

@@ -31,7 +31,7 @@ from gammavae_jax.data.names import (
     parse_clip_name,
     section_word,
 )
-from gammavae_jax.errors import InputError, names_text
+from gammavae_jax.errors import InputError, names_text, path_remedy
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
@@ -130,9 +130,10 @@ def parts_below(path: Path) -> tuple[str, ...]:
 def machine_root(data_root: Path) -> Path:
     """Return the folder that holds machine folders: the data root, or `raw` in it."""
     if not data_root.is_dir():
-        raise InputError(
-            f"data root {str(data_root)!r} is not a folder: check the path"
-        )
+        remedy = "check the path"
+        if not data_root.exists():
+            remedy = path_remedy(data_root, remedy)
+        raise InputError(f"data root {str(data_root)!r} is not a folder: {remedy}")
     raw = data_root / "raw"
     return raw if raw.is_dir() else data_root
 

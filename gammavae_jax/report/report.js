@@ -727,6 +727,9 @@
     options($("machine"), data.machines.map(({ name }) => name), 0);
     options($("score"), data.scores, 0);
     options($("seed"), data.seeds, 0);
+    const isOne = data.machines.length === 1;
+    $("machine-label").hidden = isOne;
+    if (isOne) $("clips-title").textContent = `Clips of ${machine().name}`;
     $("score-label").hidden = data.scores.length < 2;
     $("seed-label").hidden = data.seeds.length < 2;
     state.clip = firstClip();

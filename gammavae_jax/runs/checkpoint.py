@@ -23,7 +23,7 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.conditions import from_stored, to_stored
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.local import local_devices
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, path_remedy
 from gammavae_jax.files import remove, text_checksum, write_text
 from gammavae_jax.runs.stored_arrays import (
     Unreadable,
@@ -127,11 +127,14 @@ def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
     if not marker(path).exists():
-        problem = "contains no detector" if folder.exists() else "does not exist"
-        raise InputError(
-            f"{str(folder)!r} {problem}: pass a detector that gammavae fit wrote, or "
-            "the folder 'checkpoint' of a finished run"
+        remedy = (
+            "pass a detector that gammavae fit wrote, or the folder 'checkpoint' of a "
+            "finished run"
         )
+        if folder.exists():
+            raise InputError(f"{str(folder)!r} contains no detector: {remedy}")
+        remedy = path_remedy(folder, remedy)
+        raise InputError(f"{str(folder)!r} does not exist: {remedy}")
     about, config = read_marker(path)
     validate_detector(path, about, config.features.n_mels)
     files = read_beside(path, about)

@@ -5,11 +5,12 @@ second, and importing `sklearn.base` takes longer than everything else that is n
 score a recording.
 """
 
+import difflib
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +28,33 @@ from gammavae_jax.runs.detector_parameters import plain_parameters, with_paramet
 if TYPE_CHECKING:
     from gammavae_jax.scoring.clip_scorer import ClipScorer
     from gammavae_jax.scoring.detector import Detector
+
+
+_P = ParamSpec("_P")
+_FORMER_NAMES = {"seed": "random_state"}
+
+
+def named_parameters(init: Callable[_P, None]) -> Callable[_P, None]:
+    """Decorate an `__init__` so that it suggests a name for an unknown parameter."""
+    known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+    @functools.wraps(init)
+    def checked(*args: _P.args, **parameters: _P.kwargs) -> None:
+        for name in parameters:
+            if name not in known:
+                problem = f"{type(args[0]).__name__} has no parameter {name!r}"
+                raise TypeError(f"{problem}: {_suggestion(name, known)}")
+        init(*args, **parameters)
+
+    return checked
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    """Return which parameter to use instead of an unknown one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if name in _FORMER_NAMES or near:
+        return f"use {_FORMER_NAMES.get(name) or near[0]}"
+    return f"choose from {', '.join(known)}"
 
 
 class Estimator:
@@ -56,7 +84,7 @@ class Estimator:
         for name in parameters:
             if name not in known:
                 problem = f"{type(self).__name__} has no parameter {name!r}"
-                raise ValueError(f"{problem}: choose from {', '.join(known)}")
+                raise ValueError(f"{problem}: {_suggestion(name, list(known))}")
         for name, value in parameters.items():
             setattr(self, name, value)
         return self
@@ -66,7 +94,9 @@ class Estimator:
         changed = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
+            # A loaded detector has [] where the default is ().
             if repr(value) != repr(defaults[name])
+            and [value, defaults[name]] != [[], ()]
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 

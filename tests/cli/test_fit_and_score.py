@@ -142,7 +142,9 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("fit nothing --out x", "No such file"),
+        ("fit nothing --out x", "No such file or directory: check the path"),
+        ("fit nrmal --out x", "No such file or directory: did you mean 'normal'?"),
+        ("score pump.detectr today", "does not exist: did you mean 'pump.detector'?"),
         ("fit normal --out x --seed -1", "--seed is -1: it must be from 0 to"),
         ("fit normal --out x --set seed=4", "--set changes the seed: use --seed"),
         ("fit normal/0.wav --out x", "has one clip"),

@@ -257,6 +257,9 @@ def test_watch_refuses_an_unusable_option(folder, options, message):
 def test_watch_needs_a_folder(tmp_path):
     with pytest.raises(InputError, match="is not a folder: choose the"):
         watch(tmp_path / "nothing")
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(InputError, match=r"did you mean '.*/recordings'\?"):
+        watch(tmp_path / "recodings")
 
 
 @interrupts

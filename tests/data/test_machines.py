@@ -1,5 +1,7 @@
 """Machine folders: which recordings are found, and what is refused."""
 
+import re
+
 import pytest
 from support.recorded import fill
 
@@ -121,6 +123,12 @@ def test_a_data_root_that_is_not_a_folder_is_refused(root, name):
     for find in (find_machines, lambda root: find_clips(root, "fan")):
         with pytest.raises(InputError, match=r"is not a folder: check the path"):
             find(root / name)
+
+
+def test_a_mistyped_data_root_is_refused_with_the_similar_name(root):
+    message = f"is not a folder: did you mean '{root}'"
+    with pytest.raises(InputError, match=re.escape(message)):
+        find_machines(root.with_name(root.name + "s"))
 
 
 def test_a_data_root_without_machines_is_refused(root):

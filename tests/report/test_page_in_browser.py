@@ -504,6 +504,8 @@ def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path)
         assert page.locator("#histogram rect.unknown").count() > 0
         assert page.locator("#ranking [role=option]").count() == 12
         assert page.locator("#results table").count() == 0
+        assert page.locator("#machine").is_visible()
+        assert page.inner_text("#clips-title") == "Clips"
         assert EVIL_MACHINE in page.locator("#machine option").first.inner_text()
         assert page.locator(".note").count() == 0
 
@@ -562,6 +564,8 @@ def test_a_page_of_own_recordings_needs_no_knowledge_of_scores(
     path.write_text(report_html(report))
     with opened(chromium, path) as page:
         text = page.inner_text("body")
+        assert page.inner_text("#clips-title") == "Clips of pump"
+        assert not page.locator("#machine").is_visible()
         listed = page.locator("#ranking [role=option]").all_inner_texts()
     assert "mse" not in text
     assert "Preset" not in text

@@ -178,3 +178,9 @@ def test_a_detector_that_is_not_fitted_says_so_as_scikit_learn_does():
 def test_scikit_learns_checks_of_parameters_pass(check):
     """Its other checks fit to a table of numbers, but a recording is no row."""
     check("AnomalyDetector", gv.AnomalyDetector())
+
+
+def test_a_loaded_detector_shows_no_settings_unless_it_has_some():
+    assert repr(gv.AnomalyDetector(settings=[])) == "AnomalyDetector()"
+    text = "settings=['train.n_folds=2']"
+    assert text in repr(gv.AnomalyDetector(settings=["train.n_folds=2"]))

@@ -44,6 +44,18 @@ def test_an_alarm_is_raised_by_three_of_four_and_ends_at_one_of_four():
     assert alarm == Alarm(start, raised, Moment("x.wav", 70.0))
 
 
+def test_an_alarm_starts_with_the_first_segment_that_counts():
+    (alarm,) = AlarmPolicy(0.1, 2, 3).alarms([recording([0.5, 0.05, 0.05])])
+    assert (alarm.start.seconds, alarm.raised.seconds) == (10.0, 30.0)
+
+
+def test_an_active_alarm_is_reported_once():
+    for hold in (0.0, 15.0):
+        policy = AlarmPolicy(0.1, 1, 1, hold)
+        _, events = policy.follow(AlarmState(), recording([0.05] * 5))
+        assert [event.raised.seconds for event in events] == [10.0]
+
+
 def test_an_alarm_that_has_not_ended_stays_active():
     (alarm,) = AlarmPolicy(0.1, 2, 2).alarms([recording([0.1, 0.1, 0.1])])
     assert alarm.end is None
@@ -83,11 +95,20 @@ def test_alarms_within_the_hold_time_are_held_back():
     for hold, per_recording, held in (
         (0.0, 0.0, [False] * 4),
         (35.0, 0.0, [False, True, False, True]),
+        (20.0, 0.0, [False] * 4),  # each alarm is raised just when the hold time ends
         (35.0, 40.0, [False] * 4),  # a recording of 10 s every 40 s
     ):
         policy = AlarmPolicy(0.1, 1, 1, hold, per_recording)
         alarms = policy.alarms([recording([p], f"{p}.wav") for p in p_values])
         assert [alarm.is_held for alarm in alarms] == held
+
+
+def test_the_hold_time_is_measured_from_and_to_the_ends_of_segments():
+    policy = AlarmPolicy(0.1, 1, 1, 35.0)  # held back from 10 s to 45 s
+    lengths = (10.0, 10.0, 30.0)
+    parts = zip([0.05, 0.5, 0.05], lengths, strict=True)
+    alarms = policy.alarms([recording([p], seconds=s) for p, s in parts])
+    assert [alarm.is_held for alarm in alarms] == [False, False]  # the last at 50 s
 
 
 def test_a_held_alarm_that_outlasts_the_hold_time_is_reported():

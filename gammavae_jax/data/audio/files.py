@@ -24,7 +24,7 @@ from gammavae_jax.data.audio.header import (
     require_supported,
 )
 from gammavae_jax.data.audio.samples import SampleScale
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import InputError, path_remedy, printable
 from gammavae_jax.files import open_regular
 
 _BLOCK = 1 << 18  # samples per read over all channels, whatever the header claims
@@ -134,7 +134,8 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
         if os.path.islink(path):
             raise InputError(f"{name}: broken link: fix or remove it") from error
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{name}: {reason}: check the path") from error
+        remedy = path_remedy(path, "check the path")
+        raise InputError(f"{name}: {reason}: {remedy}") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{name}: not a regular file: pass a WAV or FLAC file")
     return status.st_size
