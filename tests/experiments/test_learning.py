@@ -22,6 +22,7 @@ def test_learnt_clips_and_the_others_are_of_different_groups(sizes):
         assert n_groups == len(sizes) // 2 or n_known - max(sizes) < 10
 
 
+@pytest.mark.slow
 def test_both_versions_are_compared(tmp_path, one_device):
     size = SyntheticSize(n_source=12, n_target=2, n_test=8, seconds=(1.0, 1.0))
     root = make_synthetic(tmp_path / "data", {"fan": size})

@@ -164,6 +164,13 @@ def test_a_recording_with_more_segments_than_planned_is_noted_once(tmp_path):
     ]
 
 
+def test_a_recording_with_as_many_segments_as_planned_needs_no_note(tmp_path):
+    watched = Watched(tmp_path)
+    put(tmp_path / "fan" / "a.wav", tone(12.0))
+    watched.watch(AlarmPolicy(0.75, 2, 3, most_segments=2))
+    assert not [line for line in watched.lines if "segments" in line]
+
+
 def test_the_service_reports_the_state_of_the_alarm(alarms):
     with served(alarms=alarms) as server:
         answers = [server.post(audio(1.0, level)).json() for level in LEVELS]

@@ -98,6 +98,19 @@ def test_an_uncertain_correlation_is_overestimated():
     assert np.mean(np.array(found) > 0.3) > 0.7
 
 
+def test_a_single_sequence_counts_as_fewer_windows_than_recordings():
+    """In 60 independent segments, only 5 windows of 12 do not overlap."""
+    rng = np.random.default_rng(0)
+    draws = [[rng.standard_normal(60)] for _ in range(50)]
+    found = [cautious_correlation(sequence, 60.0, 12) for sequence in draws]
+    assert min(found) == pytest.approx(np.sqrt(2 / (12 * 11 * 5)))
+
+
+def test_a_correlation_stays_below_1():
+    sequences = simulated(np.random.default_rng(0), 5, 6, 1.0)
+    assert cautious_correlation(sequences, 5.0, 6) == 0.95
+
+
 def test_recordings_of_one_segment_are_correlated_if_they_follow_each_other():
     rng = np.random.default_rng(0)
     slow = np.repeat(rng.standard_normal(100), 20) + rng.standard_normal(2000)
