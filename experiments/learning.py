@@ -32,9 +32,8 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 from gammavae_jax.evaluation.intervals import roc_area
 from gammavae_jax.process import limit_blas_threads
 
-COLUMNS = (
-    "machine | s (CPU) | clips | false alarms | faults found | AUC | other verdicts"
-)
+_OF_LOAD = "false alarms, % | faults found, % | AUC | verdicts that changed"
+COLUMNS = f"machine | s (CPU) | clips | new load: {_OF_LOAD} | old load: {_OF_LOAD}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def compared(options: Learning, files: MachineFiles) -> Iterator[list[str]]:
     """Yield a row for each draw of clips that are learnt."""
     old = fitted(files, options.train_clips)
     normal, faulty = (chosen(files, "test", "target", label) for label in LABELS)
-    others = [p for label in LABELS for p in chosen(files, "test", "source", label)]
+    old_load = [chosen(files, "test", "source", label) for label in LABELS]
     group = shared_audio_groups(normal, old)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "old.detector"
@@ -132,39 +131,33 @@ def compared(options: Learning, files: MachineFiles) -> Iterator[list[str]]:
         for draw in range(options.draws):
             first, rest = drawn(group, options.clips, np.random.default_rng(draw))
             new = learn(path, [normal[i] for i in first])
-            given = [normal[i] for i in rest], faulty, others
+            versions = [old, new.detector]
             yield [
                 files.machine,
                 f"{new.wall:.1f} ({new.cpu:.1f})",
                 f"{len(rest)}",
-                *changes([old, new.detector], *given),
+                *changes(versions, [normal[i] for i in rest], faulty),
+                *changes(versions, *old_load),
             ]
 
 
 def changes(
-    versions: Sequence[AnomalyDetector],
-    normal: list[Path],
-    faulty: list[Path],
-    others: list[Path],
+    versions: Sequence[AnomalyDetector], normal: list[Path], faulty: list[Path]
 ) -> list[str]:
-    """Describe how verdicts differ between two versions.
+    """Describe how the results of two versions differ.
 
     Returns:
-        The false alarms and the detected faults of the new load, its AUC, and which
-        verdicts on other clips changed.
+        The false alarms, the detected faults, the AUC, and how many verdicts changed.
     """
-    parts = normal, faulty, others
-    of_each = [[of.score_recordings(part) for part in parts] for of in versions]
-    rates = [[np.mean([v.is_anomaly for v in part]) for part in of] for of in of_each]
-    scores = [[np.array([v.score for v in part]) for part in of] for of in of_each]
-    areas = [roc_area(of[0], of[1]).value for of in scores]
-    before, after = (np.array([v.is_anomaly for v in of[2]]) for of in of_each)
-    n_over, n_new = int((before & ~after).sum()), int((after & ~before).sum())
+    found = [[of.score_recordings(p) for p in (normal, faulty)] for of in versions]
+    alarms = [[np.array([v.is_anomaly for v in part]) for part in of] for of in found]
+    scores = [[np.array([v.score for v in part]) for part in of] for of in found]
+    before, after = map(np.concatenate, alarms)
     return [
-        " to ".join(f"{of[0]:.0%}" for of in rates),
-        " to ".join(f"{of[1]:.0%}" for of in rates),
-        " to ".join(f"{area:.2f}" for area in areas),
-        f"{n_over} no longer alarms, {n_new} new, of {len(others)}",
+        " to ".join(f"{100 * of[0].mean():.0f}" for of in alarms),
+        " to ".join(f"{100 * of[1].mean():.0f}" for of in alarms),
+        " to ".join(f"{roc_area(*of).value:.2f}" for of in scores),
+        f"{(before != after).sum()} of {len(before)}",
     ]
 
 

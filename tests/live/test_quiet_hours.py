@@ -58,3 +58,12 @@ def test_messages_of_the_quiet_hours_are_sent_once_as_one_message():
     assert sent[1:] == [both]
     sender.send(first)
     assert sent[2:] == [first]
+
+
+def test_a_message_after_the_quiet_hours_follows_the_stored_ones():
+    now, sent = [datetime(2026, 3, 1, 23, 0)], []
+    sender = QuietSender(sent.append, QuietHours.parse("22:00-06:00"), lambda: now[0])
+    sender.send({"text": "a"})
+    now[0] = datetime(2026, 3, 2, 6, 0)
+    sender.send({"text": "b"})  # before anything else released the stored message
+    assert [message["text"] for message in sent] == ["during the quiet hours:\na", "b"]
