@@ -11,10 +11,12 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.alarm_plan import (
     AlarmRequest,
     Stream,
+    _candidates,
+    _share_of_fault,
     choose_policy,
     plan_policy,
 )
-from gammavae_jax.scoring.alarm_rate import chance_given_share
+from gammavae_jax.scoring.alarm_rate import chance_given_share, expected_segments
 from gammavae_jax.scoring.decision import DecisionRule
 
 
@@ -43,6 +45,18 @@ def test_the_chosen_policy_comes_close_to_the_rate_without_exceeding_it(rate):
     assert expected.upper_limit > expected.false_alarms_per_day
     assert expected.segments_per_day == 8640
     assert policy.n <= 12
+
+
+@pytest.mark.parametrize("rate", [0.5, 5.0])
+def test_no_other_policy_within_the_rate_reports_the_reference_fault_earlier(rate):
+    stream = Stream("fan", 100.0, (np.zeros(3),), 10.0, 8640.0)  # no correlation
+    waits = [
+        expected_segments(k, n, _share_of_fault(rank / 101))
+        for k, n, rank in _candidates(stream, rate / stream.segments_per_day)
+    ]
+    expected = choose_policy(stream, rate).expected
+    assert expected is not None
+    assert expected.delay_of_half == pytest.approx(10 * min(waits))
 
 
 def test_more_false_alarms_or_recordings_shorten_the_delay():
