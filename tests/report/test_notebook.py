@@ -63,6 +63,14 @@ def test_a_page_cannot_leave_its_frame(tmp_path):
     assert 'sandbox="allow-scripts"' in shown
 
 
+def test_a_page_is_named_in_its_frame_as_text(tmp_path):
+    page = tmp_path / 'a" onload="alert(1).html'
+    page.write_text("<p>")
+    shown = ReportedVerdicts([], page)._repr_html_()
+    assert shown is not None
+    assert 'title="a&quot; onload=&quot;alert(1).html"' in shown
+
+
 def test_a_page_that_is_gone_or_too_large_is_not_shown(tmp_path, monkeypatch):
     page = tmp_path / "a<b.html"
     verdicts = ReportedVerdicts([], Path(page))
