@@ -263,6 +263,22 @@ def test_a_new_fit_is_advised_if_the_model_no_longer_reconstructs(name, effect):
     assert reconstruction_note(old, np.full(4, 50.0), config) == ""
 
 
+def test_the_reconstruction_errors_of_old_and_new_clips_are_compared(
+    detector, monkeypatch, capsys
+):
+    seen = []
+
+    def note(old, new, config):
+        seen.append((len(old), len(new)))
+        return "advice"
+
+    monkeypatch.setattr("gammavae_jax.scoring.learn.reconstruction_note", note)
+    detector.verbose = True
+    detector.partial_fit({"pump": LOAD[:6]}, sample_rate=RATE)
+    assert seen == [(12, 6)]
+    assert "pump: advice" in capsys.readouterr().err
+
+
 def test_a_partial_fit_before_fit_is_a_full_fit(monkeypatch):
     monkeypatch.setattr(gv.AnomalyDetector, "fit", lambda self, *given: given)
     assert fast().partial_fit(NEW, [0] * 4, RATE, groups="abcd") == (
