@@ -35,7 +35,7 @@ def make_recordings(root: Path, machines: int, clips: int, seconds: float) -> No
     for folder in {(root / name).parent for name in names}:
         folder.mkdir(parents=True)
     spawn = multiprocessing.get_context("spawn")
-    write = partial(_write, root, round(seconds * _RATE))
+    write = partial(_write, root, seconds)
     with ProcessPoolExecutor(available_cores(), spawn) as pool:
         list(pool.map(write, enumerate(names), chunksize=_AT_A_TIME))
 
@@ -58,10 +58,14 @@ def _name(folder: str, split: str, domain: str, label: str, index: int) -> str:
     return f"{folder}/{split}/{name}"
 
 
-def _write(root: Path, n_samples: int, numbered: tuple[int, str]) -> None:
-    """Write noise that depends on the recording's number."""
-    number, name = numbered
+def write_noise(path: Path, seconds: float, number: int) -> None:
+    """Write a recording of noise, which depends only on the number and the length."""
     rng = np.random.default_rng(number)
-    noise = rng.standard_normal(n_samples, dtype=np.float32)
+    noise = rng.standard_normal(round(seconds * _RATE), dtype=np.float32)
     noise *= np.float32(32767 * rng.uniform(*_LEVELS))
-    wavfile.write(root / name, _RATE, noise.astype(np.int16))
+    wavfile.write(path, _RATE, noise.astype(np.int16))
+
+
+def _write(root: Path, seconds: float, numbered: tuple[int, str]) -> None:
+    number, name = numbered
+    write_noise(root / name, seconds, number)

@@ -25,22 +25,22 @@ def scaling_page(record: dict[str, Any]) -> str:
     ) + "\n"  # fmt: skip
 
 
-def put_into(path: Path, text: str) -> None:
-    """Replace the text between the two marker comments of a page.
+def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Replace the text between two marker comments of a page.
 
     Raises:
         InputError: the page cannot be read or lacks the markers.
     """
     try:
         page = path.read_text(encoding="utf-8")
-        before, rest = page.split(BEGIN)
-        _, after = rest.split(END)
+        before, rest = page.split(begin)
+        _, after = rest.split(end)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} has no place for figures: pass a page with the lines "
-            f"{BEGIN!r} and {END!r}"
+            f"{begin!r} and {end!r}"
         ) from error
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _conditions(record: dict[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 import importlib.util
 import json
-import math
 import os
 import runpy
 import sys
 
 import jax
 import pytest
-from support.processes import ROOT, python
+from support.benchmarks import assert_positive, figures, script
+from support.processes import ROOT
 
 from benchmarks.contest import Contestant, hold, spread
 from benchmarks.machine import flops_by_formula
@@ -18,7 +18,6 @@ from benchmarks.scaling_page import BEGIN, END, scaling_page
 from benchmarks.served_load import Sample, Tally
 from benchmarks.soak import faults_of as soak_faults
 from benchmarks.training import configuration
-from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.training.step import init_state
 
 NO_SETUP = Call("benchmarks.process_setup:all_cores", {})
@@ -28,26 +27,6 @@ needs_torch = pytest.mark.skipif(
 )
 TINY = ["--rounds", "2", "--warm-up", "1"]
 TINY_TRAINING = ["--clips", "2", "--frames", "40", "--machines", "2", "--seeds", "1"]
-
-
-def script(name, *arguments, check=True):
-    """Run a benchmark in a separate process, without PYTHONPATH."""
-    path = ROOT / "benchmarks" / f"{name}.py"
-    return python(path, *arguments, check=check, PYTHONPATH="")
-
-
-def figures(name, tmp_path, *arguments):
-    """Run a benchmark and return the figures that it writes."""
-    path = tmp_path / "figures.json"
-    script(name, "--json", path, *arguments)
-    record = json.loads(path.read_text())
-    assert record["environment"]["device"]
-    assert record["environment"]["packages"]["jax"]
-    return record
-
-
-def assert_positive(values):
-    assert all(math.isfinite(value) and value > 0 for value in values), values
 
 
 def assert_is_training_result(record):
@@ -125,20 +104,6 @@ def test_scoring_agrees_with_the_official_form(tmp_path):
     assert result["max_relative_difference"] < 1e-3
     assert_positive([result["clips_per_s"], result["official_clips_per_s"]])
     assert_positive(result["ratio_to"].values())
-
-
-def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
-    sizes = {name: SyntheticSize(6, 2, 2, (0.4, 0.4)) for name in ("fan", "valve")}
-    data = make_synthetic(tmp_path / "data", sizes)
-    record = figures(
-        "bench_end_to_end", tmp_path, "--rounds", 1, "--epochs", 1, "--data-root", data
-    )
-    assert [result["cache"] for result in record["results"]] == ["cold", "warm"]
-    for result in record["results"]:
-        assert result["epochs"] == 1
-        timing = ("features_s", "compile_s", "train_s", "score_s", "windows_per_s")
-        assert_positive(result["timing"][name] for name in timing)
-        assert_positive([result["wall_s"], result["peak_memory_bytes"]])
 
 
 @pytest.mark.slow
@@ -235,6 +200,9 @@ def test_the_page_on_fleets_has_the_measured_figures():
         ("scaling", ["--machines", "0"], "'0' is not a whole number"),
         ("scaling", ["--page", "nowhere.json"], "nowhere.json"),
         ("scaling", ["--page", "README.md"], "contains no figures from this script"),
+        ("bench_end_to_end", ["--commands", "watch"], "watch"),
+        ("growth", ["--clips", "0"], "'0' is not a whole number"),
+        ("growth", ["--page", "README.md"], "contains no figures from this script"),
     ],
 )
 def test_a_bad_option_is_reported_in_one_line(
