@@ -150,11 +150,18 @@ class Growth:
         """Return whether a case would take too much, judging by smaller cases."""
         if not before:
             return False
+        commands = ("score",) if axis == "scored" else COMMANDS
+        costs = [[found[of] for of in commands] for found in before]
         sizes = [found["size"] for found in before]
-        seconds = expected(sizes, [found["seconds"] for found in before], size)
-        peaks = [max(peak_of(found, of) for of in COMMANDS) for found in before]
+        work = [sum(each["work_cpu_s"] for each in of_case) for of_case in costs]
+        seconds = before[-1]["seconds"] + expected(sizes, work, size) - work[-1]
+        peaks = [max(each["peak_memory_bytes"] for each in of) for of in costs]
+        memory = peaks[0]
+        if len(before) > 1:
+            above = [peak - peaks[0] for peak in peaks[1:]]
+            memory += expected(sizes[1:], above, size)
         is_late = time.monotonic() + seconds > self.end
-        return is_late or expected(sizes, peaks, size) > self.memory_bytes
+        return is_late or memory > self.memory_bytes
 
     def once(self, case: Case, label: str) -> dict[str, Any]:
         """Run `gammavae fit` and `gammavae score`, and return their figures.
@@ -223,10 +230,6 @@ def figures_of(used: Timed) -> dict[str, Any]:
         "peak_memory_bytes": used.peak_memory_bytes,
         "stages": used.stages,
     }
-
-
-def peak_of(found: dict[str, Any], command: str) -> float:
-    return found[command]["peak_memory_bytes"]
 
 
 def shown(found: dict[str, Any]) -> tuple[float, ...]:

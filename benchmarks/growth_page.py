@@ -62,11 +62,11 @@ def slope(size0: float, value0: float, size1: float, value1: float) -> float:
 
 
 def expected(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
-    """Return the value expected at a larger size: along the last slope, at least 1."""
-    steepest = 1.0
+    """Return the value expected at a larger size: along the last slope, from 1 to 2."""
+    exponent = 1.0
     if len(sizes) > 1:
-        steepest = max(slope(sizes[-2], values[-2], sizes[-1], values[-1]), steepest)
-    return values[-1] * (size / sizes[-1]) ** steepest
+        exponent = slope(sizes[-2], values[-2], sizes[-1], values[-1])
+    return values[-1] * (size / sizes[-1]) ** min(max(exponent, 1.0), 2.0)
 
 
 def growth_page(record: dict[str, Any]) -> str:

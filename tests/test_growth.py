@@ -153,6 +153,7 @@ def test_the_slope_is_the_exponent_of_growth():
     assert expected([10], [2.0], 100) == pytest.approx(20.0)
     assert expected([10, 100], [2.0, 3.0], 1000) == pytest.approx(30.0)
     assert expected([10, 100], [1.0, 100.0], 1000) == pytest.approx(10_000.0)
+    assert expected([10, 100], [0.0, 1.0], 1000) == pytest.approx(100.0)
 
 
 def costs(work, megabytes=300, **stages):
@@ -191,7 +192,8 @@ def test_the_page_names_what_grows_faster_than_in_proportion(growth_figures):
     page = growth_page(growth_figures)
     assert (
         "**The work of `gammavae fit` grows faster than in proportion** (slope 1.26): "
-        "finding linked clips (100 CPU s, slope 2.00), because every pair of training clips is compared"
+        "finding linked clips (100 CPU s, slope 2.00), because every pair of training "
+        "clips is compared"
     ) in page
     assert "The memory of `gammavae fit` grows" in page
     assert "gammavae score` grows" not in page
