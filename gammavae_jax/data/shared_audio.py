@@ -47,11 +47,18 @@ def find_shared_audio(
             transients are alike in all clips of a tonal machine.
     """
     peaks = correlation_peaks(log_mel, n_frames, n_edge)
-    pairs = peaks[np.triu_indices(len(peaks), 1)]
-    pairs = pairs[pairs > 0]
-    usual = _TIMES_MEDIAN * float(np.median(pairs)) if len(pairs) else 0.0
+    usual = _TIMES_MEDIAN * median_of_pairs(peaks)
     is_shared = peaks > np.clip(usual, _LEAST_PEAK, _LARGEST_PEAK)
     return is_shared | _copies(log_mel, n_frames)
+
+
+def median_of_pairs(peaks: Float[np.ndarray, "clip clip"]) -> float:
+    """Return the median of the positive peaks, each pair counted once; 0 if none."""
+    rows = (row[place + 1 :] for place, row in enumerate(peaks))
+    pairs = np.concatenate([row[row > 0] for row in rows] or [np.zeros(0)])
+    # In float32, the mean of the two middle values would be rounded.
+    pairs = pairs.astype(np.float64)
+    return float(np.median(pairs, overwrite_input=True)) if len(pairs) else 0.0
 
 
 def _copies(
@@ -101,7 +108,8 @@ def correlation_peaks(
     )  # frequency clip mel
     # Clips that overlap by less than half are not compared.
     most = longest // 2
-    peaks = np.zeros((n_clips, n_clips))
+    # With thousands of clips, this matrix is what takes the memory.
+    peaks = np.zeros((n_clips, n_clips), np.float32)
     for first in range(0, n_clips, _ROWS):
         rows = slice(first, min(first + _ROWS, n_clips))
         others = slice(first, n_clips)
@@ -109,10 +117,13 @@ def correlation_peaks(
         lags: Any = scipy.fft.irfft(cross, n_fft, axis=0)
         lags = np.concatenate([lags[: most + 1], lags[n_fft - most :]])
         scale = np.median(np.abs(lags), axis=0) / _NORMAL_MEDIAN
-        peaks[rows, others] = lags.max(0) / np.maximum(scale, 1e-30)
-    peaks = np.triu(peaks, 1)
-    is_long = n_frames >= _FEWEST_FRAMES
-    return np.where(np.outer(is_long, is_long), peaks + peaks.T, 0.0)
+        block = lags.max(0) / np.maximum(scale, 1e-30)
+        within = np.triu(block[:, : len(block)], 1)
+        block[:, : len(block)] = within + within.T
+        peaks[rows, others], peaks[others, rows] = block, block.T
+    is_short = n_frames < _FEWEST_FRAMES
+    peaks[is_short] = peaks[:, is_short] = 0.0
+    return peaks
 
 
 def _whitened(

@@ -10,7 +10,11 @@ import scipy.stats
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import log_mel, mel_filterbank
-from gammavae_jax.data.shared_audio import correlation_peaks, find_shared_audio
+from gammavae_jax.data.shared_audio import (
+    correlation_peaks,
+    find_shared_audio,
+    median_of_pairs,
+)
 
 FEATURES = FeatureConfig()
 BANK = mel_filterbank(FEATURES)
@@ -168,6 +172,23 @@ def test_a_peak_is_the_largest_phase_correlation_in_standard_deviations():
         without_edges = clips[i][1:-1], clips[j][1:-1]
         expected = 0.0 if i == j else naive_peak(*without_edges, 64)
         np.testing.assert_allclose(peaks[i, j], expected, rtol=0.1, err_msg=f"{i} {j}")
+
+
+@pytest.mark.parametrize("n_clips", [0, 1, 2, 3, 31, 32, 33, 70])
+def test_the_median_counts_each_pair_of_longer_clips_once(n_clips):
+    """The clips are compared in blocks, which must fit together."""
+    rng = np.random.default_rng(n_clips)
+    clips = [random_walks(rng, 1, n)[0] for n in rng.integers(25, 60, n_clips)]
+    log_mel, lengths = (
+        stacked(clips) if clips else (np.zeros((0, 9, 8)), np.zeros(0, int))
+    )
+    peaks = correlation_peaks(log_mel, lengths)
+    np.testing.assert_array_equal(peaks, peaks.T)
+    is_pair = np.outer(lengths >= 32, lengths >= 32) & ~np.eye(n_clips, dtype=bool)
+    assert (peaks[~is_pair] == 0).all()
+    pairs = [float(peaks[i, j]) for i, j in np.argwhere(is_pair) if i < j]
+    pairs = [peak for peak in pairs if peak > 0]
+    assert median_of_pairs(peaks) == (np.median(pairs) if pairs else 0.0)
 
 
 def test_neither_gain_nor_a_microphones_response_changes_a_peak():
