@@ -188,9 +188,10 @@ class Growth:
         return {"seconds": time.monotonic() - start, "fit": fit, "score": score}
 
     def figures(self, arguments: Sequence[str | Path]) -> dict[str, Any]:
-        """Run a command; return its time, its memory and its stages."""
-        variables = {"GAMMAVAE_CACHE_DIR": str(self.folder / "cache")}
-        return figures_of(run_timed(arguments, variables, self.folder))
+        """Run a command with an empty cache; return its time, memory and stages."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as cache:
+            variables = {"GAMMAVAE_CACHE_DIR": cache}
+            return figures_of(run_timed(arguments, variables, self.folder))
 
 
 def in_turns(sizes: dict[str, list[int]]) -> Iterator[tuple[str, int]]:

@@ -89,9 +89,10 @@ def _conditions(record: dict[str, Any]) -> str:
         f"{usual['seconds']} s, which are not cut, with {record['folds']} models for "
         f"one epoch; then `gammavae score` scores {usual['scored']} new recording of "
         "the same length with that detector. Each command ran once, in its own "
-        "process. *Work* is the CPU time without imports, compilation and exit. The "
-        "*last slope* is the exponent of growth from the second largest size to the "
-        "largest: 1 if cost grows in proportion, 2 if it grows with the square."
+        "process, with an empty cache of compiled programs. *Work* is the CPU time "
+        "without imports, compilation and exit. The *last slope* is the exponent of "
+        "growth from the second largest size to the largest: 1 if cost grows in "
+        "proportion, 2 if it grows with the square."
     )
 
 
