@@ -108,13 +108,16 @@ class Commands:
             fan = make_synthetic(folder / "data", {"fan": size}, Log()) / "fan"
             self.clips = sorted((fan / "train").glob("*_source_*"))
             self.new_clip = next((fan / "test").glob("*_anomaly_*"))
-        if "score" in self.names:
+        if "score" in self.names and "fit" not in self.names:
             say("fitting the detector for gammavae score")
-            fit = ["fit", *self.clips, "--out", self._detector, "--epochs", "1"]
-            run_timed(fit, self._variables("score-fit"), folder)
+            fit = self._arguments("fit", self._detector)
+            run_timed(fit, self._variables("fit"), folder)
 
     def measure(self, name: str, cache: str, number: int) -> dict[str, Any]:
-        """Run a command once; return its times, and for `run` its summary's figures."""
+        """Run a command once; return its times, and for `run` its summary's figures.
+
+        `score` needs the detector that the latest `fit` wrote.
+        """
         out = self.folder / f"{name}-out"
         if out.exists():
             shutil.rmtree(out)
@@ -136,7 +139,7 @@ class Commands:
 
     @property
     def _detector(self) -> Path:
-        return self.folder / "fan.detector"
+        return self.folder / "fit-out"
 
     def _variables(self, cache: str) -> dict[str, str]:
         """Return the environment variables that select a cache folder.

@@ -104,7 +104,8 @@ def _table(axis: str, results: Sequence[Mapping[str, Any]]) -> str:
         for found in results
     ]
     if len(results) > 1:
-        slopes = (_slope(*results[-2:], of, name) for of in COMMANDS for name in _COSTS)
+        before, last = results[-2:]
+        slopes = (_slope(before, last, of, name) for of in COMMANDS for name in _COSTS)
         rows.append(["*last slope*", *(f"{value:.2f}" for value in slopes)])
     kinds = _COSTS.values()
     head = [_HEADS[axis], *(f"{of}: {kind}" for of in COMMANDS for kind in kinds)]
