@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from gammavae_jax.data.arrays import AnyArray
 
@@ -120,7 +120,8 @@ def radii_without(
             radius, and no new radius is below the smallest of these.
     """
     is_used = is_kept[nearest.index] & jnp.isfinite(nearest.distance)
-    is_used &= jnp.cumsum(is_used, axis=-1) <= nearest.n_neighbours
+    most = jnp.minimum(nearest.n_neighbours, is_used.shape[-1])
+    is_used &= running_count(is_used) <= most
     count, last = is_used.sum(-1), nearest.distance[:, -1]
     n_more = jnp.where(jnp.isfinite(last), nearest.n_neighbours - count, 0)
     total = jnp.sum(nearest.distance, where=is_used, axis=-1)
@@ -128,3 +129,21 @@ def radii_without(
     count += n_more
     without = jnp.where(count > 0, total / jnp.maximum(count, 1), radius)
     return jnp.maximum(without, radius.min())
+
+
+def running_count(
+    is_counted: Bool[Array, "*row item"],
+) -> Integer[Array, "*row item"]:
+    """Return how many items up to each one are counted.
+
+    On CPUs, XLA takes several times as long for `jnp.cumsum`.
+    """
+    length = is_counted.shape[-1]
+    count = is_counted.astype(jnp.uint8 if length < 256 else jnp.int32)
+    before = [(0, 0)] * (count.ndim - 1)
+    distance = 1
+    while distance < length:
+        # Each count covers `distance` items; afterwards, it covers twice as many.
+        count += jnp.pad(count[..., :-distance], [*before, (distance, 0)])
+        distance *= 2
+    return count

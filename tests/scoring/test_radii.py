@@ -7,8 +7,14 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from gammavae_jax.config import ScoringConfig
+from gammavae_jax.scoring import radii
 from gammavae_jax.scoring.neighbours import distances, fit_reference, nearest_clips
-from gammavae_jax.scoring.radii import Shortlist, radii_without, shortlist
+from gammavae_jax.scoring.radii import (
+    Shortlist,
+    radii_without,
+    running_count,
+    shortlist,
+)
 
 K = 4
 
@@ -64,6 +70,33 @@ def test_a_radius_that_was_raised_to_the_minimum_is_not_lowered():
     near = shortlist(points, parents, jnp.ones(9, bool), jnp.eye(9, dtype=bool), K)
     least = jnp.full(9, 0.1)
     np.testing.assert_array_equal(radii_without(near, jnp.ones(9, bool), least), least)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 68, 255, 256, 300])
+def test_a_running_count_is_a_cumulative_sum(length):
+    rng = np.random.default_rng(length)
+    every = rng.random((5, length)) < np.array([[0.0], [0.1], [0.5], [0.9], [1.0]])
+    count = np.asarray(running_count(jnp.asarray(every)))
+    np.testing.assert_array_equal(count, every.cumsum(-1))
+
+
+@pytest.mark.parametrize("n_neighbours", [1, K, 300])
+def test_radii_are_the_same_as_with_a_cumulative_sum(monkeypatch, n_neighbours):
+    """The running count is only faster: not a bit of a score may change."""
+    rng = np.random.default_rng(0)
+    points = jnp.asarray(rng.standard_normal((150, 5)), jnp.float32)
+    parents = jnp.stack([jnp.arange(150)] * 2, axis=1)
+    every, nothing = jnp.ones(150, bool), jnp.zeros((150, 150), bool)
+    near = shortlist(points, parents, every, nothing, n_neighbours)
+    is_kept = jnp.asarray(rng.random((20, 150)) < rng.random((20, 1)))
+
+    def computed():
+        of_each = lambda kept: radii_without(near, kept, jnp.ones(150))  # noqa: E731
+        return np.asarray(jax.jit(lambda k: jax.lax.map(of_each, k))(is_kept))
+
+    ours = computed()
+    monkeypatch.setattr(radii, "running_count", lambda x: jnp.cumsum(x, axis=-1))
+    np.testing.assert_array_equal(ours, computed())
 
 
 def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
