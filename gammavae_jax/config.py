@@ -118,7 +118,7 @@ class ModelConfig:
     @property
     def has_power_likelihood(self) -> bool:
         """Whether the loss is a likelihood of power, not a squared error in dB."""
-        return self.likelihood != "gaussian_db"
+        return self.likelihood in ("gamma", "f")
 
     @property
     def normalises_bands(self) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -125,6 +126,14 @@ def test_likelihoods_of_power_normalise_bands_and_other_inputs_need_not():
     for likelihood in ("gamma", "f"):
         assert ModelConfig(likelihood=likelihood).normalises_bands
     assert not ModelConfig(inputs="bands").has_power_likelihood
+
+
+def test_only_the_listed_likelihoods_model_power():
+    """A new one must be added to one of these sets."""
+    every = get_args(get_type_hints(ModelConfig)["likelihood"])
+    power = {n for n in every if ModelConfig(likelihood=n).has_power_likelihood}
+    assert power == {"gamma", "f"}
+    assert set(every) - power == {"gaussian_db"}
 
 
 def test_models_compute_the_requested_scores_and_those_to_fuse():

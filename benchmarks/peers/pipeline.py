@@ -19,7 +19,6 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels
 from benchmarks.peers.device import best_device, describe
 from benchmarks.peers.networks import build
 from benchmarks.processes import Prepared
-from gammavae_jax.data.features import windows as windows_of
 
 
 class Rows(Dataset):
@@ -103,5 +102,11 @@ def _rows(machine: int, clips: int, frames: int, most: int) -> Rows:
     log_mels = synthetic_log_mels(machine, clips, frames)
     per_clip = frames - N_CONTEXT + 1
     log_mels = log_mels[: -(-most // per_clip)]
-    rows = np.concatenate([windows_of(clip, N_CONTEXT) for clip in log_mels])[:most]
+    rows = np.concatenate([_windows(clip) for clip in log_mels])[:most]
     return Rows(rows.astype(np.float64), np.arange(len(rows)) // per_clip)
+
+
+def _windows(log_mel: np.ndarray) -> np.ndarray:
+    """Return all windows of successive frames, flattened frame by frame."""
+    view = np.lib.stride_tricks.sliding_window_view(log_mel, N_CONTEXT, axis=0)
+    return view.swapaxes(1, 2).reshape(len(view), -1)

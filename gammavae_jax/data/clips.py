@@ -157,11 +157,12 @@ def clip_waveform(
 
 def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
     """Raise an InputError if a clip is too short for one window."""
-    frames = n_frames(n_samples, config)
-    if frames < config.n_context:
+    if n_frames(n_samples, config) < config.n_context:
+        rate, needed = config.sample_rate, samples_needed(config)
         raise InputError(
-            f"{name}: {n_samples} samples are too few for one window, which needs "
-            f"{samples_needed(config)}: remove or replace the recording"
+            f"{name}: too short: {n_samples} samples ({n_samples / rate:.3g} s), but "
+            f"one window needs {needed} ({needed / rate:.3g} s): remove or replace the "
+            "recording"
         )
 
 

@@ -129,17 +129,6 @@ def _power_spectrum(
     return power.astype(np.float32)
 
 
-def windows(
-    spectrogram: Float[np.ndarray, "frame mel"], n_context: int
-) -> Float[np.ndarray, "window feature"]:
-    """Return all windows of `n_context` successive frames, flattened frame by frame.
-
-    Source: the official baseline's 640-value vectors. Window `w` starts at frame `w`.
-    """
-    view = np.lib.stride_tricks.sliding_window_view(spectrogram, n_context, axis=0)
-    return view.swapaxes(1, 2).reshape(len(view), -1)
-
-
 @functools.cache
 def hann(n_fft: int) -> Float64[np.ndarray, "sample"]:
     """Return the periodic Hann window."""

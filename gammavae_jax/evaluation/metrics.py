@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from gammavae_jax.errors import InputError
 
 DOMAINS = ("source", "target")
+RATES = ("precision", "recall", "f1", "fpr")  # of the decisions in one domain
 MAX_FPR = 0.1  # of the pAUC, in every year
 # The official lower bound of divisors, and of the values in a harmonic mean.
 EPS = float(np.finfo(np.float64).eps)
@@ -239,7 +240,7 @@ def _decision_columns(
     is_anomaly: Bool[np.ndarray, "clip"],
     is_target: Bool[np.ndarray, "clip"],
 ) -> dict[str, float]:
-    columns = {m: math.nan for m in METRICS if "auc" not in m}
+    columns = {f"{name}_{d}": math.nan for name in RATES for d in DOMAINS}
     if decisions is not None:
         for domain, clips in zip(DOMAINS, (~is_target, is_target), strict=True):
             if clips.any():

@@ -53,7 +53,7 @@ def add_log_mel(
 
 
 def add_windows(graph: Graph, log_mel: Tensor, config: Config) -> Tensor:
-    """Cut a log-mel into windows, as `features.windows` does.
+    """Cut a log-mel into all windows of `n_context` frames, flattened frame by frame.
 
     The result has shape `window feature`. For normalised bands, the level of the clip
     is subtracted first.

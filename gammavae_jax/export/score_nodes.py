@@ -178,7 +178,11 @@ def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
 def _statistic(
     graph: Graph, config: Config, name: str, log_mel: Tensor, output: Output
 ) -> Tensor:
-    """Compute the named statistic of a clip; see `data.statistics`."""
+    """Compute the named statistic of a clip; see `data.statistics`.
+
+    Raises:
+        ValueError: this module has no nodes for the statistic.
+    """
     if name == "spectrum":
         level = graph.op("ReduceMean", log_mel, keepdims=0)
         return _moments(graph, graph.op("Sub", log_mel, level))
@@ -200,8 +204,10 @@ def _statistic(
         residual = _frame_residual(graph, output.residual, n_mels, n_rows)
         moments = _moments(graph, residual)
         return graph.op("Concat", moments, _upper_quantile(graph, residual), axis=0)
-    difference = _frame_residual(graph, output.difference, n_mels, n_rows)
-    return _log_mean_power(graph, difference)
+    if name == "peak":
+        difference = _frame_residual(graph, output.difference, n_mels, n_rows)
+        return _log_mean_power(graph, difference)
+    raise ValueError(f"no nodes for the statistic {name!r}")
 
 
 def _log_mean_power(graph: Graph, values: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def _summands(
         return [(part, added / len(summands)) for part, added in summands]
     if name == "fusion_smooth_max":
         return _weighted(summands)
-    pick = max if name == "fusion_max" else min
+    pick = {"fusion_max": max, "fusion_min": min}[name]
     return [pick(summands, key=lambda summand: summand[1].sum())]
 
 

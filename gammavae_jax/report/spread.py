@@ -27,7 +27,11 @@ def of_model_free(
     features: Float[np.ndarray, "block mel"],
     n_edge: int,
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight each frame as the named model-free statistic requires."""
+    """Weight each frame as the named model-free statistic requires.
+
+    Raises:
+        ValueError: this module does not say how to draw the statistic.
+    """
     weight = whole_frames(len(log_mel), jnp.array(len(log_mel)), n_edge)
     is_whole = np.asarray(weight) > 0
     if statistic == "spectrum":
@@ -38,7 +42,9 @@ def of_model_free(
     if statistic == "salient":
         share = np.asarray(salience(jnp.asarray(log_mel), weight))
         return np.repeat(share[:, None], log_mel.shape[1], axis=1)
-    return by_power(log_mel, is_whole)
+    if statistic == "gamma":
+        return by_power(log_mel, is_whole)
+    raise ValueError(f"no rule for drawing the statistic {statistic!r}")
 
 
 def by_power(

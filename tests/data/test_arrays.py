@@ -48,7 +48,7 @@ def test_clips_have_the_log_mel_of_their_first_channel(folder):
 def test_a_clip_shorter_than_a_window_is_refused(folder):
     (files,) = find_clips(folder, "fan")
     soundfile.write(files.train[0].path, np.zeros(4 * 512 - 1), 16000)
-    with pytest.raises(InputError, match=r"normal_0000.*too few for.* needs 2048"):
+    with pytest.raises(InputError, match=r"normal_0000.*too short: .* needs 2048"):
         load_clips(files.train, BANK, CONFIG)
 
 

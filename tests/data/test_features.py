@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
+from support.windows import windows
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import (
@@ -12,7 +13,6 @@ from gammavae_jax.data.features import (
     log_mel,
     mel_filterbank,
     n_frames,
-    windows,
 )
 
 TOLERANCE = 1e-3  # dB

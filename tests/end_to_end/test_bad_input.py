@@ -93,7 +93,7 @@ def refused(refusal, root, out, *options):
         (lambda root: a_clip(root).write_bytes(b""), "normal_0003.* empty"),
         (lambda root: rewrite(root, rate=8000), "0003.* 8000 Hz.* to 16000 Hz"),
         (lambda root: rewrite(root, lambda x: np.insert(x, 7, np.nan)), "_0003.*nan"),
-        (lambda root: rewrite(root, lambda x: x[:1000]), "normal_0003.*too few"),
+        (lambda root: rewrite(root, lambda x: x[:1000]), "normal_0003.*too short"),
     ],
 )
 def test_bad_recordings_give_one_line_and_nothing_is_written(

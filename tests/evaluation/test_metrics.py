@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from sklearn.metrics import roc_auc_score
 from support.labelled_scores import assert_close, four_strata
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation import official
+from gammavae_jax.evaluation import metrics, official
 from gammavae_jax.evaluation.metrics import (
     METRICS,
+    Row,
     auc,
     detection_rates,
     evaluate_section,
@@ -160,6 +162,15 @@ def test_without_decisions_their_metrics_are_nan():
     row = evaluate_section(*four_strata(5))
     unknown = {name for name in METRICS if math.isnan(getattr(row, name))}
     assert unknown == {name for name in METRICS if "auc" not in name}
+
+
+def test_a_new_column_of_the_results_must_be_computed(monkeypatch):
+    """Otherwise, NaN could fill it unnoticed."""
+    longer = NamedTuple("Row", [*get_type_hints(Row).items(), ("new", float)])
+    monkeypatch.setattr(metrics, "Row", longer)
+    monkeypatch.setattr(metrics, "METRICS", (*METRICS, "new"))
+    with pytest.raises(TypeError, match="'new'"):
+        evaluate_section(*four_strata(5))
 
 
 def test_zero_divisors_give_zero_as_in_the_official_evaluators():

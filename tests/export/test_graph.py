@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from support.windows import windows
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.features import (
@@ -10,7 +11,6 @@ from gammavae_jax.data.features import (
     mel_filterbank,
     n_frames,
     samples_needed,
-    windows,
 )
 from gammavae_jax.export.check import onnx_session
 from gammavae_jax.export.graph import Graph

@@ -12,9 +12,11 @@ from support.exported import answers, of_waves, onnx_bytes, part, trained, wave
 
 from gammavae_jax.config import MODEL_FREE_STATISTICS, SCORE_NAMES
 from gammavae_jax.data.features import log_mel, samples_needed
+from gammavae_jax.export import score_nodes
 from gammavae_jax.export.check import onnx_session
 from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.machine import NOT_EXPORTED
+from gammavae_jax.export.nodes import Output
 from gammavae_jax.export.onnx_file import add_decision
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.threshold import p_values
@@ -216,3 +218,9 @@ def test_a_wave_that_is_too_short_has_no_score_and_no_alarm(probe, name):
     assert_no_score(content, short)
     (answer,) = answers(content, [wave(rng, samples_needed(config))])
     assert np.isfinite(answer.score)
+
+
+def test_a_statistic_without_nodes_is_refused():
+    output = Output("difference", "residual", "code")
+    with pytest.raises(ValueError, match="no nodes for the statistic 'median'"):
+        score_nodes._statistic(Graph(), small("default"), "median", "mel", output)

@@ -126,7 +126,7 @@ BAD = {
     "cut off": (WHOLE[:5000], 422, "truncated"),
     "header alone": (WHOLE[:44], 422, "truncated"),
     "no header": (b"RIFF" + bytes(100), 422, "cannot be read as audio"),
-    "too short": (audio(0.005), 422, "too few for one window"),
+    "too short": (audio(0.005), 422, "too short: 80 samples (0.005 s)"),
     "too long": (audio(61.0, kind="FLAC"), 413, "is longer than 60 s"),
     "too large": (bytes(1_000_001), 413, "over 1 MB"),
 }

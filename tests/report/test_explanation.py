@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from support.detectors import fitted, small
 from support.probes import clips, noise
+from support.windows import windows
 
-from gammavae_jax.data.features import windows
 from gammavae_jax.errors import InputError
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.models.layers import INPUTS, LIKELIHOOD, STANDARDISE
 from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
+from gammavae_jax.report.spread import of_model_free
 
 BANDED = [
     *("fusion_mean", "fusion_max", "fusion_min", "mse"),
@@ -254,3 +255,9 @@ def test_an_unknown_score_or_a_short_clip_is_refused(made):
         explain_clip(made.detector, 0, 0, one(), "nonsense")
     with pytest.raises(InputError, match="a clip of 3 frames is shorter than a"):
         explain_clip(made.detector, 0, 0, one(n_frames=3))
+
+
+def test_a_statistic_without_a_rule_for_drawing_it_is_refused():
+    log_mel = np.zeros((9, 4), np.float32)
+    with pytest.raises(ValueError, match="no rule for drawing the statistic 'median'"):
+        of_model_free("median", log_mel, np.zeros((2, 4), np.float32), 1)

@@ -13,9 +13,10 @@ import soundfile
 from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
+from support.windows import windows
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.features import log_mel, mel_filterbank, windows
+from gammavae_jax.data.features import log_mel, mel_filterbank
 from gammavae_jax.data.synthetic import dataset
 from gammavae_jax.data.synthetic.dataset import (
     MARKER,

@@ -104,7 +104,7 @@ def test_a_header_that_claims_too_much_for_its_bytes_is_not_trusted(
         (lambda p: p.write_bytes(b"no sound"), "cannot be read as audio"),
         (lambda p: p.write_bytes(p.read_bytes()[:4000]), "truncated"),
         (lambda p: soundfile.write(p, np.zeros(9000), 8000), "the sample rate is 8000"),
-        (lambda p: soundfile.write(p, np.zeros(900), 16000), "too few for one window"),
+        (lambda p: soundfile.write(p, np.zeros(900), 16000), "too short: 900 samples"),
     ],
 )
 def test_errors_that_a_header_reveals_are_found_without_decoding(
