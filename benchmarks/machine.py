@@ -14,7 +14,7 @@ from benchmarks.matmul import has_torch
 from gammavae_jax.config import Config
 from gammavae_jax.presets import preset
 from gammavae_jax.process import available_cores
-from gammavae_jax.runs.publish import describe_environment
+from gammavae_jax.runs.result_files import describe_environment
 from gammavae_jax.training.step import init_state, train_step
 
 

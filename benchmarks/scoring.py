@@ -13,7 +13,7 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machine
 from benchmarks.machine import device_bytes
 from benchmarks.processes import Prepared
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import load_detector, save_detector

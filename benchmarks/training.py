@@ -17,7 +17,7 @@ from benchmarks.machine import (
 from benchmarks.processes import Prepared
 from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.data.arrays import TRAIN
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.presets import preset
 from gammavae_jax.training.epoch import make_trainer
 

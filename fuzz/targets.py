@@ -29,7 +29,7 @@ from gammavae_jax.evaluation.csv_files import (
     unescape_formula,
 )
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
-from gammavae_jax.evaluation.score_files import read_directory, write_scores
+from gammavae_jax.evaluation.score_files import read_score_files, write_scores
 from gammavae_jax.live.metrics import Refusal
 from gammavae_jax.live.uploads import Body
 
@@ -106,7 +106,7 @@ def _tables(data: bytes) -> None:
         ):
             path.write_bytes(data)
         with _refusals():
-            read_directory(folder)
+            read_score_files(folder)
         with _refusals():
             truth_from_files(truth)
         with _refusals():

@@ -113,7 +113,7 @@ def test_an_interrupt_waits_until_compiling_is_done():
     """Otherwise, the interpreter would crash when it exits (status -11)."""
     program = (
         "import signal, jax, jax.numpy as jnp, numpy as np\n"
-        "from gammavae_jax.devices.deal import make_placement\n"
+        "from gammavae_jax.devices.assignment import make_placement\n"
         "def traced(x):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "    print('traced', flush=True)\n"

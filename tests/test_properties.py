@@ -22,7 +22,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluation.metrics import auc, evaluate_section, partial_auc
 from gammavae_jax.evaluation.official import official_score
 from gammavae_jax.evaluation.score_files import (
-    read_directory,
+    read_score_files,
     write_decisions,
     write_scores,
 )
@@ -76,7 +76,7 @@ def test_score_files_preserve_every_name_and_number(tmp_path_factory, clips):
     write_decisions(folder, "fan", "00", names, decisions)
     with path.open(encoding="utf-8", newline="") as file:
         assert [name for name, _ in csv.reader(file)] == names
-    (section,) = read_directory(folder)
+    (section,) = read_score_files(folder)
     np.testing.assert_array_equal(section.scores.astype(np.float32), scores)
     assert section.decisions is not None
     np.testing.assert_array_equal(section.decisions, decisions)
@@ -94,7 +94,7 @@ def test_any_text_is_read_as_a_score_file_or_refused_in_one_line(
     folder = tmp_path_factory.mktemp("scores")
     path = folder / "anomaly_score_fan_section_00_test.csv"
     path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
-    sections, refusal = attempt(lambda: read_directory(folder))
+    sections, refusal = attempt(lambda: read_score_files(folder))
     assert refusal.isprintable()
     for section in sections or ():
         assert np.isfinite(section.scores).all()

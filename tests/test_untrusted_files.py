@@ -10,7 +10,7 @@ from gammavae_jax import files
 from gammavae_jax.cli.shared import models_in_checkpoint, write_json
 from gammavae_jax.config_json import override, parse_json
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.rows import read_lines
+from gammavae_jax.evaluation.name_value_files import read_lines
 from gammavae_jax.files import open_regular, read_bytes, read_text, write_text
 from gammavae_jax.live.announce import JsonLines
 from gammavae_jax.live.arrivals import ScoredLog, Stamp

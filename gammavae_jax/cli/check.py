@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gammavae_jax.anomaly_detector import AnomalyDetector
     from gammavae_jax.data.audio.channels import Channels
-    from gammavae_jax.evaluation.detection import FaultCheck
+    from gammavae_jax.evaluation.fault_check import FaultCheck
     from gammavae_jax.evaluation.intervals import Share
     from gammavae_jax.scoring.verdict import Verdict
 
@@ -49,8 +49,8 @@ class Check(ScoringOptions):
                 training; a normal recording has the name of an anomaly; or the detector
                 or an output is unusable.
         """
-        from gammavae_jax.evaluation.conclusion import advice, conclusion
-        from gammavae_jax.evaluation.detection import check_fault
+        from gammavae_jax.evaluation.fault_check import check_fault
+        from gammavae_jax.evaluation.fault_check_text import advice, conclusion
         from gammavae_jax.report.check_page import write_check_page
 
         detector = self.load(self.detector, self.report)
@@ -112,8 +112,12 @@ class Check(ScoringOptions):
 
 def _table(check: "FaultCheck") -> "Table":
     """Build the table of the three numbers, with their intervals and limits."""
-    from gammavae_jax.evaluation.conclusion import auc_limits, counted, percent_limits
-    from gammavae_jax.evaluation.detection import LEAST_AUC, LEAST_DETECTED
+    from gammavae_jax.evaluation.fault_check import LEAST_AUC, LEAST_DETECTED
+    from gammavae_jax.evaluation.fault_check_text import (
+        auc_limits,
+        counted,
+        percent_limits,
+    )
 
     detection, threshold = check.detection, check.threshold
     above = f"{threshold:.4g}" if threshold is not None else "a threshold by length"
@@ -154,7 +158,7 @@ def _named(check: "FaultCheck") -> list[str]:
 
 def _record(check: "FaultCheck") -> dict[str, Any]:
     """Convert the results to JSON types, with null for numbers that are not finite."""
-    from gammavae_jax.evaluation.conclusion import advice, conclusion
+    from gammavae_jax.evaluation.fault_check_text import advice, conclusion
     from gammavae_jax.scoring.json_numbers import with_none
 
     detection, more = check.detection, check.detection.more_recordings

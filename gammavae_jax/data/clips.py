@@ -15,7 +15,7 @@ from gammavae_jax.data.audio.files import read_clip
 from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.features import n_frames, samples_needed
 from gammavae_jax.data.machines import ClipFile
-from gammavae_jax.data.reference import Spectrogram, spectrogram
+from gammavae_jax.data.reference_channel import Spectrogram, spectrogram
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import waiting_for
 from gammavae_jax.process import available_cores

@@ -7,7 +7,7 @@ or written in one process, all processes raise the same error.
 
 The processes synchronise after loading the inputs (`runs.run`); when training starts,
 after each epoch and when saving a checkpoint (`runs.resume`); and when publishing the
-results (`runs.results`).
+results (`runs.publication`).
 
 JAX and NumPy are imported only inside the functions that use them, because the settings
 in `process` must take effect first.

@@ -31,7 +31,7 @@ from gammavae_jax.data.names import (
     section_word,
 )
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.rows import (
+from gammavae_jax.evaluation.name_value_files import (
     Section,
     find_files,
     flags_by_clip,

@@ -1,7 +1,7 @@
 """Writes, reads and evaluates the challenge's score and decision files.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
-`name,value` lines without a header. `rows` finds and parses them; `ground_truth`
+`name,value` lines without a header. `name_value_files` finds and parses them; `ground_truth`
 supplies labels.
 """
 
@@ -22,12 +22,7 @@ from gammavae_jax.evaluation.ground_truth import (
     truth_from_names,
 )
 from gammavae_jax.evaluation.metrics import METRICS, Row, SectionScores, validate
-from gammavae_jax.evaluation.official import (
-    arithmetic_means,
-    harmonic_means,
-    official_score,
-)
-from gammavae_jax.evaluation.rows import (
+from gammavae_jax.evaluation.name_value_files import (
     Section,
     file_name,
     find_files,
@@ -37,6 +32,11 @@ from gammavae_jax.evaluation.rows import (
     refuse_duplicates,
     require_files,
     values_by_clip,
+)
+from gammavae_jax.evaluation.official import (
+    arithmetic_means,
+    harmonic_means,
+    official_score,
 )
 from gammavae_jax.files import write_text
 from gammavae_jax.scoring.json_numbers import with_none
@@ -79,7 +79,7 @@ def write_decisions(
     return _write(Path(folder), "decision_result", machine, section, names, texts)
 
 
-def read_directory(
+def read_score_files(
     scores_dir: str | Path, ground_truth: str | Path | None = None
 ) -> list[SectionScores]:
     """Read the score files in a folder, sorted by machine and section.

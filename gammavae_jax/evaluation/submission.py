@@ -19,7 +19,7 @@ from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.config_json import from_dict, parse_json, read_json
 from gammavae_jax.data.names import machine_and_section
 from gammavae_jax.errors import InputError, unknown_name, writing
-from gammavae_jax.evaluation.rows import (
+from gammavae_jax.evaluation.name_value_files import (
     Section,
     file_name,
     find_files,

@@ -16,7 +16,7 @@ from gammavae_jax.data.features import log_mel
 from gammavae_jax.data.loading import Source, find_sections
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.data.synthetic.machines import MACHINES, render
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.export.machine import MachineDetector
 from gammavae_jax.log import Log

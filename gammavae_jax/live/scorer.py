@@ -16,7 +16,7 @@ from gammavae_jax.data.clips import Clips, require_window
 from gammavae_jax.data.conditions import Heard, notes_on
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recordings.clips import cut_blocks, cut_lengths, split_lengths
-from gammavae_jax.data.reference import spectrogram
+from gammavae_jax.data.reference_channel import spectrogram
 from gammavae_jax.data.states import State, state_of
 from gammavae_jax.live.alarms import AlarmUpdate
 from gammavae_jax.scoring.alarm_plan import AlarmRequest, mean_clip_seconds, plan_policy

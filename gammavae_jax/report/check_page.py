@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.conclusion import (
-    advice,
-    auc_limits,
-    conclusion,
-    counted,
-    percent_limits,
-)
-from gammavae_jax.evaluation.detection import (
+from gammavae_jax.evaluation.fault_check import (
     LEAST_AUC,
     LEAST_DETECTED,
     MOST_FALSE_ALARMS,
     FaultCheck,
     margin,
+)
+from gammavae_jax.evaluation.fault_check_text import (
+    advice,
+    auc_limits,
+    conclusion,
+    counted,
+    percent_limits,
 )
 from gammavae_jax.evaluation.metrics import roc
 from gammavae_jax.files import write_text

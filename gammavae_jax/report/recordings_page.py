@@ -11,9 +11,9 @@ from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError, names_text
 from gammavae_jax.files import write_text
-from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
+from gammavae_jax.report.shown_clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.scoring.decision import Scored, clip_states
 from gammavae_jax.scoring.detector import Detector, clip_p_values, machine_names
 from gammavae_jax.scoring.scored_clips import ScoredClips

@@ -15,11 +15,11 @@ from gammavae_jax.errors import InputError, unknown_name, writing
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
 from gammavae_jax.files import read_text
 from gammavae_jax.log import Log
-from gammavae_jax.report.clips import Loader
 from gammavae_jax.report.page import Report
 from gammavae_jax.report.pictures import Sound
+from gammavae_jax.report.shown_clips import Loader
 from gammavae_jax.runs.checkpoint import load_detector, refuse_fleet
-from gammavae_jax.runs.results import (
+from gammavae_jax.runs.publication import (
     complete_report,
     published_results,
     read_sound,

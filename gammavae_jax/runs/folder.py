@@ -24,7 +24,7 @@ from gammavae_jax.files import (
     remove,
     write_text,
 )
-from gammavae_jax.runs.publish import (
+from gammavae_jax.runs.result_files import (
     has_results,
     put_in_place,
     remove_results,

@@ -30,7 +30,7 @@ from gammavae_jax.runs.folder import (
     read_config,
     resume_folder,
 )
-from gammavae_jax.runs.publish import has_results
+from gammavae_jax.runs.result_files import has_results
 from gammavae_jax.training.epoch import EpochInfo
 from gammavae_jax.training.loop import Observer, Progress
 

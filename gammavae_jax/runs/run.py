@@ -34,7 +34,7 @@ from gammavae_jax.runs.folder import (
     held_folder,
     read_config,
 )
-from gammavae_jax.runs.results import Origin, publish
+from gammavae_jax.runs.publication import Origin, publish
 from gammavae_jax.runs.resume import (
     FolderObserver,
     require_no_more_epochs,

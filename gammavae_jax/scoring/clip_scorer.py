@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from gammavae_jax.data.arrays import ClipArrays, stack_clips
 from gammavae_jax.data.clips import Clips
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.scoring.detector import Detector, compile_scores
 from gammavae_jax.scoring.fusion import Scores

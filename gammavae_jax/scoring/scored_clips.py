@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from gammavae_jax.data.arrays import Capacity, stack_clips
 from gammavae_jax.data.clips import Clips, NamedClips
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores

@@ -15,7 +15,7 @@ from gammavae_jax.data.arrays import (
 )
 from gammavae_jax.data.clips import NamedClips
 from gammavae_jax.data.recordings.groups import group_by_attributes, group_clips
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.log import Log
 from gammavae_jax.training.split import (

@@ -18,7 +18,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.official import bootstrap
 from gammavae_jax.evaluation.score_files import (
-    read_directory,
+    read_score_files,
     summarise,
     write_decisions,
     write_scores,
@@ -45,7 +45,7 @@ def scores_dir(tmp_path):
 
 
 def write_all_decisions(folder):
-    for section in read_directory(folder):
+    for section in read_score_files(folder):
         decisions = section.scores > 0.5
         write_decisions(folder, section.machine, section.section, NAMES, decisions)
 
@@ -94,7 +94,7 @@ def test_the_official_score_and_its_bootstrap_are_printed(scores_dir, capsys):
     text = capsys.readouterr().out
     score = summarise(evaluate_directory(scores_dir))["official_score"]
     assert f"official score: {score:.16f} ({100 * score:.2f} %)" in text
-    spread = bootstrap(read_directory(scores_dir), n_resamples=N_RESAMPLES)
+    spread = bootstrap(read_score_files(scores_dir), n_resamples=N_RESAMPLES)
     mean, std, low, high = percents(spread)
     assert (
         f"stratified bootstrap over clips (50 resamples): {mean} +- {std} %, "
@@ -105,7 +105,7 @@ def test_the_official_score_and_its_bootstrap_are_printed(scores_dir, capsys):
 def test_json_is_the_summary_with_the_bootstrap(scores_dir, tmp_path):
     path = tmp_path / "results.json"
     evaluate(scores_dir, "--json", path)
-    spread = bootstrap(read_directory(scores_dir), n_resamples=N_RESAMPLES)
+    spread = bootstrap(read_score_files(scores_dir), n_resamples=N_RESAMPLES)
     expected = summarise(evaluate_directory(scores_dir)) | {
         "year": None,
         "bootstrap": {**spread._asdict(), "n_resamples": N_RESAMPLES},
@@ -136,7 +136,7 @@ def test_the_year_chooses_the_definition(scores_dir, tmp_path, capsys, year, rul
     found = json.loads(path.read_text())
     expected = summarise(evaluate_directory(scores_dir, year=year), year)
     assert found["official_score"] == expected["official_score"]
-    sections = read_directory(scores_dir)
+    sections = read_score_files(scores_dir)
     spread = bootstrap(sections, year=year, n_resamples=N_RESAMPLES)
     assert found["bootstrap"]["mean"] == spread.mean
     title = capsys.readouterr().out.splitlines()[0]

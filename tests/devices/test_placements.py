@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gammavae_jax import log
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.core_queue import CoreQueue
-from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
 
 
@@ -132,7 +132,7 @@ def test_a_queue_uses_every_device():
 
 
 def test_a_quick_model_ends_while_a_slow_one_of_the_same_call_runs(monkeypatch):
-    monkeypatch.setattr("gammavae_jax.devices.deal.available_cores", lambda: 2)
+    monkeypatch.setattr("gammavae_jax.devices.assignment.available_cores", lambda: 2)
     placement, is_done = queue(2), threading.Event()
 
     def wait_if_slow(is_slow):

@@ -6,7 +6,11 @@ from support.challenge_files import IS_ANOMALY, IS_TARGET, NAMES, write_truth
 from gammavae_jax.data.names import machine_and_section
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_names
-from gammavae_jax.evaluation.rows import flags_by_clip, read_rows, values_by_clip
+from gammavae_jax.evaluation.name_value_files import (
+    flags_by_clip,
+    read_rows,
+    values_by_clip,
+)
 
 FILE = "anomaly_score_fan_section_00_test.csv"
 TRUTH = "ground_truth_fan_section_00_test.csv"

@@ -7,7 +7,7 @@ from support.challenge_files import evaluate_directory
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import read_truth
-from gammavae_jax.evaluation.rows import year_of_files
+from gammavae_jax.evaluation.name_value_files import year_of_files
 
 DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
 # Anonymous names, in an order that does not reveal the labels.

@@ -12,14 +12,14 @@ from support.challenge_files import NAMES, evaluate_directory, write_truth
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import DOMAINS
+from gammavae_jax.evaluation.name_value_files import left_out_files, values_by_clip
 from gammavae_jax.evaluation.official import (
     arithmetic_mean,
     harmonic_mean,
     official_score,
 )
-from gammavae_jax.evaluation.rows import left_out_files, values_by_clip
 from gammavae_jax.evaluation.score_files import (
-    read_directory,
+    read_score_files,
     summarise,
     write_decisions,
     write_scores,
@@ -51,14 +51,14 @@ def write_machine(folder, machine="fan"):
 def test_names_in_another_case_or_unicode_form_are_the_same_clips(tmp_path):
     (tmp_path / "plain").mkdir()
     write_machine(tmp_path / "plain", "Lüfter")
-    expected = read_directory(tmp_path / "plain")
+    expected = read_score_files(tmp_path / "plain")
     write_truth(tmp_path, "Lüfter")
     for path in (tmp_path / "plain").iterdir():
         text = unicodedata.normalize("NFD", path.read_text().upper())
         name = unicodedata.normalize("NFD", path.name).replace(".csv", ".CSV")
         path.unlink()
         path.with_name(name.replace("a", "A", 1)).write_text(text)
-    found = read_directory(tmp_path / "plain", tmp_path)
+    found = read_score_files(tmp_path / "plain", tmp_path)
     for one, other in zip(found, expected, strict=True):
         assert (one.machine, one.section) == (other.machine, other.section)
         np.testing.assert_array_equal(np.sort(one.scores), np.sort(other.scores))
@@ -79,7 +79,7 @@ def test_a_broken_link_to_a_score_file_is_refused(tmp_path):
     (tmp_path / FILE.replace("fan", "pump")).symlink_to("nowhere.csv")
     (tmp_path / FILE.replace("anomaly_score_fan", "decision_result_pump")).touch()
     with pytest.raises(InputError, match=r"pump_section_00_test\.csv cannot be read"):
-        read_directory(tmp_path)
+        read_score_files(tmp_path)
 
 
 def test_files_named_like_score_files_that_are_not_read_are_known(tmp_path):
@@ -213,7 +213,7 @@ def test_names_with_commas_and_quotes_survive(tmp_path):
     ]
     write_scores(tmp_path, "fan", "00", names, np.arange(4.0))
     write_decisions(tmp_path, "fan", "00", names, np.arange(4) > 1)
-    (section,) = read_directory(tmp_path)
+    (section,) = read_score_files(tmp_path)
     assert section.is_anomaly.tolist() == [False, False, True, True]
     assert section.scores.tolist() == [0, 1, 2, 3]
 
@@ -250,7 +250,7 @@ def test_the_file_names_of_the_baseline_are_read(tmp_path):
     for kind in ("anomaly_score", "decision_result"):
         path = tmp_path / f"{kind}_fan_section_00_test.csv"
         path.rename(tmp_path / f"{kind}_DCASE2024T23DPrinter{tail}")
-    (section,) = read_directory(tmp_path)
+    (section,) = read_score_files(tmp_path)
     assert section[:2] == ("3DPrinter", "00")
     assert section.decisions is not None
 

@@ -154,7 +154,7 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
     program = (
         "import json\n"
         "from gammavae_jax.models import gamma_sampler as g\n"
-        "from gammavae_jax.runs import publish as e\n"
+        "from gammavae_jax.runs import result_files as e\n"
         "sampler, of_environment, note = g.gamma_sampler('tfp').library, "
         "e.describe_environment('tfp')['sampler'], g.sampler_note('tfp')\n"
         "print(json.dumps([sampler, of_environment, note]))"

@@ -10,8 +10,8 @@ from support.chromium import browser, contrasts, opened
 
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.conclusion import advice
-from gammavae_jax.evaluation.detection import check_fault
+from gammavae_jax.evaluation.fault_check import check_fault
+from gammavae_jax.evaluation.fault_check_text import advice
 from gammavae_jax.report.check_page import check_html, write_check_page
 from gammavae_jax.scoring.verdict import Verdict
 

@@ -22,7 +22,7 @@ from gammavae_jax.runs.folder import (
     read_metrics,
     resume_folder,
 )
-from gammavae_jax.runs.publish import atomic_results, write_results
+from gammavae_jax.runs.result_files import atomic_results, write_results
 
 CONFIG = Config()
 MACHINES = ["fan_section_00", "pump_section_00"]

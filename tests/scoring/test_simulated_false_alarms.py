@@ -16,7 +16,7 @@ from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.scoring.detector import compile_scores

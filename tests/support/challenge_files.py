@@ -1,7 +1,7 @@
 """Ground truth in the official evaluators' format, and the metrics of score files."""
 
 from gammavae_jax.evaluation.metrics import evaluate_section
-from gammavae_jax.evaluation.score_files import read_directory
+from gammavae_jax.evaluation.score_files import read_score_files
 
 NAMES = [
     f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
@@ -30,5 +30,5 @@ def write_truth(folder, machine="fan"):
 
 
 def evaluate_directory(scores_dir, ground_truth=None, year=None):
-    sections = read_directory(scores_dir, ground_truth)
+    sections = read_score_files(scores_dir, ground_truth)
     return [evaluate_section(**section._asdict(), year=year) for section in sections]

@@ -10,7 +10,7 @@ from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import TrainingArrays, stack_clips, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.presets import preset
 from gammavae_jax.scoring.detector import Detector, compile_scores, fit_scores

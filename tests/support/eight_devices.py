@@ -15,7 +15,7 @@ from support.probes import crowd
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import stack_machines
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.presets import preset
 from gammavae_jax.training.epoch import make_trainer

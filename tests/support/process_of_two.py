@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gammavae_jax.config_json import override
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.cluster import (
     any_process,
     is_first,
@@ -17,7 +18,6 @@ from gammavae_jax.devices.cluster import (
     start,
     together,
 )
-from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import (

@@ -9,7 +9,7 @@ import pytest
 from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
 from gammavae_jax.models.layers import (
     BATCH_NORM,

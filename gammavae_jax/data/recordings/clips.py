@@ -35,7 +35,7 @@ from gammavae_jax.data.recordings.sources import (
     RecordingSource,
     find_recordings,
 )
-from gammavae_jax.data.reference import spectrogram
+from gammavae_jax.data.reference_channel import spectrogram
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 

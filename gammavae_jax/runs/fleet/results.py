@@ -26,8 +26,8 @@ from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder, wave_folders
 from gammavae_jax.runs.folder import last_epoch
-from gammavae_jax.runs.publish import atomic_results
-from gammavae_jax.runs.results import Origin
+from gammavae_jax.runs.publication import Origin
+from gammavae_jax.runs.result_files import atomic_results
 
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 

@@ -41,8 +41,8 @@ from gammavae_jax.runs.folder import (
     read_config,
     settle_folder,
 )
-from gammavae_jax.runs.publish import has_results
-from gammavae_jax.runs.results import Origin
+from gammavae_jax.runs.publication import Origin
+from gammavae_jax.runs.result_files import has_results
 from gammavae_jax.runs.resume import (
     require_no_more_epochs,
     require_same_training,

@@ -39,7 +39,7 @@ from gammavae_jax.runs.fleet.run import (
     run_machines,
 )
 from gammavae_jax.runs.folder import RunFolder, read_config
-from gammavae_jax.runs.publish import remove_results
+from gammavae_jax.runs.result_files import remove_results
 
 TABLES = ("results.csv", "clips.csv")
 SETTINGS = ["--epochs", 2, *TINY]

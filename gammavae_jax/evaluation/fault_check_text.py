@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 
-from gammavae_jax.evaluation.detection import (
+from gammavae_jax.evaluation.fault_check import (
     LEAST_AUC,
     LEAST_DETECTED,
     MOST_FALSE_ALARMS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gammavae_jax.report.clips import telling_clips
+from gammavae_jax.report.shown_clips import telling_clips
 
 SCORES = np.arange(100)[::-1] / 10.0  # clip 0 is the highest
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.detection import (
+from gammavae_jax.evaluation.fault_check import (
     LEAST_AUC,
     Detection,
     Outcome,

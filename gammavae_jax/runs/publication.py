@@ -30,19 +30,19 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.report.clips import (
+from gammavae_jax.report.figures import code_use, training_curves
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.pictures import Sound
+from gammavae_jax.report.shown_clips import (
     Loader,
     WantedClip,
     show_clips,
     telling_clips_of_all,
 )
-from gammavae_jax.report.figures import code_use, training_curves
-from gammavae_jax.report.page import Report, report_html
-from gammavae_jax.report.payload import error_bars
-from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.folder import read_metrics
-from gammavae_jax.runs.publish import (
+from gammavae_jax.runs.result_files import (
     atomic_results,
     describe_environment,
     write_results,

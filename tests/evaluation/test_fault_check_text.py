@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from gammavae_jax.evaluation.conclusion import (
+from gammavae_jax.evaluation.fault_check import Outcome, check_fault
+from gammavae_jax.evaluation.fault_check_text import (
     advice,
     auc_limits,
     conclusion,
     percent_limits,
 )
-from gammavae_jax.evaluation.detection import Outcome, check_fault
 from gammavae_jax.evaluation.intervals import RocArea, Share
 from gammavae_jax.scoring.verdict import Verdict
 

@@ -12,14 +12,18 @@ from support.processes import ROOT, python
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs import publish
+from gammavae_jax.runs import result_files
 from gammavae_jax.runs.folder import (
     RunFolder,
     begin_folder,
     check_folder,
     resume_folder,
 )
-from gammavae_jax.runs.publish import atomic_results, describe_environment, has_results
+from gammavae_jax.runs.result_files import (
+    atomic_results,
+    describe_environment,
+    has_results,
+)
 from gammavae_jax.runs.resume import FolderObserver
 
 FILES = (
@@ -38,7 +42,7 @@ MARKERS = FILES[:2]
 KILLED_ANYWHERE = """
 import os, sys
 from pathlib import Path
-from runs import test_publish as test
+from runs import test_result_files as test
 folder, n = Path(sys.argv[1]), 0
 while True:
     out = folder / str(n)
@@ -171,13 +175,13 @@ def test_the_description_is_json_with_the_versions_and_devices_in_use():
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
-    monkeypatch.setattr(publish, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(result_files, "_PACKAGES", ("no-such-package",))
     assert describe_environment("built_in")["packages"] == {"no-such-package": None}
 
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "gammavae_jax"
-    monkeypatch.setattr(publish, "__file__", str(package / "runs/publish.py"))
+    monkeypatch.setattr(result_files, "__file__", str(package / "runs/result_files.py"))
     assert describe_environment("built_in")["commit"] is None
 
 
@@ -189,8 +193,8 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path, error):
         raise error
 
     (tmp_path / ".git").mkdir()
-    module = tmp_path / "gammavae_jax" / "runs" / "publish.py"
-    monkeypatch.setattr(publish, "__file__", str(module))
+    module = tmp_path / "gammavae_jax" / "runs" / "result_files.py"
+    monkeypatch.setattr(result_files, "__file__", str(module))
     monkeypatch.setattr(subprocess, "run", fail)
     assert describe_environment("built_in")["commit"] is None
 
@@ -203,13 +207,13 @@ def git(folder, *arguments):
 
 
 def test_the_commit_is_given_and_changes_are_marked(monkeypatch, tmp_path):
-    module = tmp_path / "gammavae_jax" / "runs" / "publish.py"
+    module = tmp_path / "gammavae_jax" / "runs" / "result_files.py"
     module.parent.mkdir(parents=True)
     module.touch()
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message=first")
-    monkeypatch.setattr(publish, "__file__", str(module))
+    monkeypatch.setattr(result_files, "__file__", str(module))
     commit = git(tmp_path, "rev-parse", "--short", "HEAD")
     assert describe_environment("built_in")["commit"] == commit
     module.write_text("changed")

@@ -10,7 +10,7 @@ from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import log_mel, mel_filterbank
 from gammavae_jax.data.recordings.clips import load_recordings
 from gammavae_jax.data.recordings.sources import find_recordings
-from gammavae_jax.data.reference import fit_reference_channel, spectrogram
+from gammavae_jax.data.reference_channel import fit_reference_channel, spectrogram
 
 RATE = 16000
 CONFIG = FeatureConfig(reference_channel=1)
