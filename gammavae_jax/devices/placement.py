@@ -1,7 +1,8 @@
 """Defines the interface that runs a function on all models, spread over the devices.
 
 A model belongs to one machine and one member. A member is a seed, or one fold of a
-seed. `assignment.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
+seed. `assignment.make_placement` chooses the implementation: `MeshPlacement` or
+`CoreQueue`.
 """
 
 import functools

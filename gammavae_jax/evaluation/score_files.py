@@ -1,8 +1,8 @@
 """Writes, reads and evaluates the challenge's score and decision files.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
-`name,value` lines without a header. `name_value_files` finds and parses them; `ground_truth`
-supplies labels.
+`name,value` lines without a header. `name_value_files` finds and parses them;
+`ground_truth` supplies labels.
 """
 
 import csv
