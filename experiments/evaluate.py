@@ -1,4 +1,7 @@
-"""Score and evaluate clips with a checkpoint: `gammavae rescore` as a script."""
+"""Score and evaluate clips with a checkpoint: `gammavae rescore` as a script.
+
+This is not `gammavae evaluate`, which evaluates existing score files.
+"""
 
 import sys
 

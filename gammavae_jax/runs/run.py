@@ -185,7 +185,7 @@ def describe_folder(config: Config, folder: RunFolder, log: Log) -> None:
     log.show(f"this run would {'resume' if folder.resume else action} {out}")
 
 
-def evaluate(
+def rescore(
     checkpoint: Path,
     source: Source,
     folder: RunFolder,

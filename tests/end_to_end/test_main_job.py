@@ -12,8 +12,8 @@ from support.main_job import (
     TINY,
     assert_same_results,
     command,
-    evaluate,
     notes_of,
+    rescore,
     run_all,
     score_bytes,
 )
@@ -70,7 +70,7 @@ def test_results_on_synthetic_data_are_labelled(finished_run):
 
 def test_evaluating_the_checkpoint_writes_the_same_bytes(finished, data, tmp_path):
     again = tmp_path / "again"
-    evaluate(finished / "checkpoint", data, again)
+    rescore(finished / "checkpoint", data, again)
     assert_same_results(again, finished, "results.csv", "clips.csv")
 
 
@@ -80,7 +80,7 @@ def test_rescoring_notes_training_clips_and_what_is_left_out(finished, data, tmp
     new = copy / "fan/test" / "section_00_source_test_normal_9999.wav"
     shutil.copy(old, new)
     new.with_suffix(".mp3").touch()
-    said = evaluate(finished / "checkpoint", copy, tmp_path / "again").stderr
+    said = rescore(finished / "checkpoint", copy, tmp_path / "again").stderr
     assert f"1 test clip is also a training clip (fan_section_00/{new.name})" in said
     assert f"1 file in another format (fan/test/{new.stem}.mp3)" in said
 
@@ -119,7 +119,7 @@ def test_a_second_run_on_archives_gives_the_same_bytes_as_the_first_on_folders(
     run_all(packed, run, *FOUR_EPOCHS)
     for archive in packed.glob("*_train.zip"):
         archive.unlink()
-    evaluate(run / "checkpoint", packed, again)
+    rescore(run / "checkpoint", packed, again)
     assert_same_results(run, finished, *EXACT)
     assert_same_results(again, finished, "results.csv")
 

@@ -11,7 +11,7 @@ from support.main_job import (
     FOUR_EPOCHS,
     TINY,
     assert_same_results,
-    evaluate,
+    rescore,
     run_all,
     score_bytes,
 )
@@ -63,7 +63,7 @@ def test_resuming_never_removes_results_that_have_no_training(
     finished, data, tmp_path, refusal
 ):
     again = tmp_path / "again"
-    evaluate(finished / "checkpoint", data, again)
+    rescore(finished / "checkpoint", data, again)
     before = score_bytes(again)
     assert "no training state to resume from" in refusal(*resume(again, data, *ALL))
     assert score_bytes(again) == before
@@ -125,7 +125,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
         with refused:
             run.run(config, *job, log)
         with refused:
-            run.evaluate(finished / "checkpoint", *job, log)
+            run.rescore(finished / "checkpoint", *job, log)
     assert not out.exists()
 
 

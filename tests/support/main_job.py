@@ -32,7 +32,7 @@ def command(script, *arguments, check=True):
     return python(ROOT / "experiments" / script, *arguments, check=check)
 
 
-def evaluate(checkpoint, data, out, *options, check=True):
+def rescore(checkpoint, data, out, *options, check=True):
     """Evaluate a checkpoint in a separate process."""
     arguments = "--checkpoint", checkpoint, "--data-root", data, "--out", out
     return command("evaluate.py", *arguments, *options, check=check)

@@ -50,9 +50,9 @@ from gammavae_jax.runs.resume import (
 )
 from gammavae_jax.runs.run import (
     Capacities,
-    evaluate,
     hold,
     load_all,
+    rescore,
     run,
     run_held,
     run_loaded,
@@ -128,14 +128,14 @@ def evaluate_machines(
     """Evaluate a checkpoint, or evaluate a fleet wave by wave.
 
     Raises:
-        InputError: the fleet is not finished; for other errors, see `evaluate`.
+        InputError: the fleet is not finished; for other errors, see `rescore`.
     """
     definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
         # Arrays of the fleet's capacity give a wave the same scores, bit for bit.
         fleet = checkpoint.resolve().parent.parent.parent
         capacity = read_plan(fleet).test if is_fleet(fleet) else None
-        evaluate(checkpoint, source, folder, year, log, capacity)
+        rescore(checkpoint, source, folder, year, log, capacity)
         return
     fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
@@ -174,7 +174,7 @@ def _evaluate_waves(
         of_wave = source._replace(machines=plan.waves[number])
         target, saved = RunFolder(wave_folder(out, number)), wave / "checkpoint"
         # A wave prints no table: there may be thousands of machines.
-        evaluate(saved, of_wave, target, year, log.without_results(), plan.test)
+        rescore(saved, of_wave, target, year, log.without_results(), plan.test)
         free_memory()
     write_fleet_results(config, Origin(source.root, year), plan, out, log)
 

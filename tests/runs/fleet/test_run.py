@@ -20,7 +20,7 @@ from support.main_job import (
     TINY,
     assert_same_results,
     command,
-    evaluate,
+    rescore,
     run_all,
     score_bytes,
 )
@@ -150,10 +150,10 @@ def test_evaluating_a_fleet_or_one_of_its_waves_writes_the_same_bytes(
     waves, data, tmp_path
 ):
     out, wave = tmp_path / "again", waves / "waves" / "0001"
-    evaluate(waves, data, out)
+    rescore(waves, data, out)
     assert_same_fleet(out, waves)
     alone = tmp_path / "alone"
-    evaluate(wave / "checkpoint", data, alone)
+    rescore(wave / "checkpoint", data, alone)
     assert_same_fleet(alone, wave)
 
 
