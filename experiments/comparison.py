@@ -17,7 +17,7 @@ from gammavae_jax.evaluation.csv_files import escape_formula
 from gammavae_jax.evaluation.tables import percent, to_json
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished, last_epoch
+from gammavae_jax.runs.folder import RunFolder, is_finished, last_epoch, locked_folder
 from gammavae_jax.runs.run import run
 
 # The files to copy from another run, if a variant uses that run's trained models.
@@ -79,7 +79,7 @@ def run_variant(
             return True
         folder = folder._replace(resume=True)
     elif models is not None:
-        with held_folder(*folder):
+        with locked_folder(*folder):
             pass  # only check that the folder is not locked and may be replaced
         _copy_training(models, folder.path, config)
         folder = folder._replace(resume=True, overwrite=False)

@@ -127,8 +127,8 @@ class Watch(LiveOptions):
         announcer.say(f"watching {printable(self.folder)} for {machines}")
 
         def finish() -> None:
-            if isinstance(sender, QuietSender) and sender.held:
-                number = len(sender.held)
+            if isinstance(sender, QuietSender) and sender.postponed:
+                number = len(sender.postponed)
                 announcer.say(f"messages from the quiet hours not delivered: {number}")
             if webhook:
                 webhook.close()

@@ -77,7 +77,7 @@ class Arrivals:
         self._clock = clock
         self._waiting: dict[str, tuple[Stamp, float]] = {}
         self.left_out: dict[str, Reason] = {}  # at the last poll
-        self.held: set[str] = set()  # seen open for writing
+        self.open_files: set[str] = set()  # seen open for writing
 
     @property
     def growing(self) -> list[str]:
@@ -98,7 +98,7 @@ class Arrivals:
                 complete.append(Arrival(name, stamp))
             else:
                 self._waiting[name] = stamp, since
-        self.held &= self._waiting.keys()
+        self.open_files &= self._waiting.keys()
         return sorted(complete, key=lambda a: (a.stamp.mtime_ns, a.name))
 
     def _is_complete(self, name: str, unchanged_seconds: float) -> bool:
@@ -108,11 +108,11 @@ class Arrivals:
         if not lacks_samples(path):
             return True
         if os.path.realpath(path) in _files_being_written():
-            self.held.add(name)
+            self.open_files.add(name)
             return False
         # If the file was open at an earlier poll, its recorder has closed it by now.
         is_long = unchanged_seconds >= OPEN_SETTLES * self._settle_seconds
-        return is_long or name in self.held
+        return is_long or name in self.open_files
 
 
 def _files_being_written() -> set[str]:

@@ -52,13 +52,13 @@ class QuietSender:
         self._send = send
         self._hours = hours
         self._now = now
-        self.held: list[Mapping[str, Any]] = []
+        self.postponed: list[Mapping[str, Any]] = []
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message or, during quiet hours, store it."""
         self.release()
         if self._hours.include(self._now().time()):
-            self.held.append(message)
+            self.postponed.append(message)
         else:
             self._send(message)
 
@@ -68,8 +68,8 @@ class QuietSender:
         The combined message's event is `quiet_hours_over`. Its `text` has a line for
         each stored message, and its `messages` is a list of the stored messages.
         """
-        if not self.held or self._hours.include(self._now().time()):
+        if not self.postponed or self._hours.include(self._now().time()):
             return
-        held, self.held = self.held, []
-        text = "\n".join(["during the quiet hours:", *(of["text"] for of in held)])
-        self._send({"event": "quiet_hours_over", "text": text, "messages": held})
+        postponed, self.postponed = self.postponed, []
+        text = "\n".join(["during the quiet hours:", *(of["text"] for of in postponed)])
+        self._send({"event": "quiet_hours_over", "text": text, "messages": postponed})

@@ -45,7 +45,7 @@ class Uploads:
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._capacity = max_bytes * max_bodies
-        self.held = 0  # bytes
+        self.n_bytes = 0  # of the bodies in memory
 
     @contextlib.asynccontextmanager
     async def received(
@@ -66,9 +66,9 @@ class Uploads:
                 async with asyncio.timeout(self._seconds):
                     async for chunk in chunks:
                         self._check_size(n_bytes + len(chunk))
-                        if self.held + len(chunk) > self._capacity:
+                        if self.n_bytes + len(chunk) > self._capacity:
                             raise busy("too many recordings are arriving")
-                        self.held += len(chunk)
+                        self.n_bytes += len(chunk)
                         n_bytes += len(chunk)
                         body.add(chunk)
             except TimeoutError as error:
@@ -76,7 +76,7 @@ class Uploads:
                 raise Refusal(408, f"{problem}: send it faster", "too_slow") from error
             yield body.upload()
         finally:
-            self.held -= n_bytes
+            self.n_bytes -= n_bytes
 
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:

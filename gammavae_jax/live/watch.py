@@ -61,7 +61,7 @@ class FolderWatch:
         self._bad: dict[str, Stamp] = {}  # reported already
         # Reported already; None before the first poll.
         self._left_out: set[str] | None = None
-        self._held: set[str] = set()  # reported already as being written
+        self._named_open: set[str] = set()  # reported already as being written
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
         self.counts: Counter[str] = Counter()
@@ -135,12 +135,12 @@ class FolderWatch:
             self._announcer.say(f"{folder} is available again")
         self._is_gone = False
         self._name_left_out()
-        for name in sorted(self._arrivals.held - self._held):
+        for name in sorted(self._arrivals.open_files - self._named_open):
             problem = (
                 f"the header of {printable(name)} does not state the audio length yet"
             )
             self._announcer.say(f"{problem}: waiting until the file is closed")
-        self._held = self._arrivals.held.copy()
+        self._named_open = self._arrivals.open_files.copy()
         for arrival in arrivals:
             self._handle(arrival)
         if time.monotonic() - self._cleaned >= _CLEANUP_SECONDS:

@@ -44,7 +44,7 @@ class RunFolder(NamedTuple):
 
 
 @contextlib.contextmanager
-def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+def locked_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     """Check that a folder may be used, and lock it during a `with` block.
 
     The lock is released when the process ends, even if it is killed.

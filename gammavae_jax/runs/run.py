@@ -31,7 +31,7 @@ from gammavae_jax.runs.folder import (
     RunFolder,
     begin_folder,
     check_folder,
-    held_folder,
+    locked_folder,
     read_config,
 )
 from gammavae_jax.runs.publication import Origin, publish
@@ -69,22 +69,22 @@ def run(
         InputError: the input cannot be used (in this case, nothing is written), or the
             folder cannot be written.
     """
-    with hold(folder):
-        return run_held(config, source, folder, year, log)
+    with locked(folder):
+        return run_locked(config, source, folder, year, log)
 
 
 @contextlib.contextmanager
-def hold(folder: RunFolder) -> Iterator[None]:
+def locked(folder: RunFolder) -> Iterator[None]:
     """Lock a folder during a `with` block.
 
     In a cluster, only the first process locks it.
     """
     with contextlib.ExitStack() as stack:
-        on_first(lambda: stack.enter_context(held_folder(*folder)))
+        on_first(lambda: stack.enter_context(locked_folder(*folder)))
         yield
 
 
-def run_held(
+def run_locked(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
     """Do the same as `run` in a folder that is already locked."""
@@ -203,7 +203,7 @@ def rescore(
             f"the checkpoint is inside {str(folder.path)!r}, which would be replaced: "
             "choose another path for --out"
         )
-    with held_folder(*folder):
+    with locked_folder(*folder):
         detector = load_detector(checkpoint)
         files = find_sections(source, detector.machines, ["test"])
         note_left_out(source.root, {machine.machine for machine in files}, log)

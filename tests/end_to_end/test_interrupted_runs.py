@@ -22,7 +22,7 @@ from benchmarks.killed_runs import (
 )
 from gammavae_jax import files
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.folder import held_folder, read_metrics
+from gammavae_jax.runs.folder import locked_folder, read_metrics
 
 SEED = 20240607
 
@@ -144,11 +144,11 @@ def test_a_disk_that_is_full_at_any_moment_does_not_change_the_resumed_results(
 def test_a_folder_on_a_read_only_disk_is_refused_immediately(tmp_path):
     with small_disk(tmp_path / "disk", "ro") as disk:
         for out in (disk, disk / "new" / "run"):
-            hold = held_folder(out, resume=False, overwrite=False)
+            lock = locked_folder(out, resume=False, overwrite=False)
             message = re.escape(
                 f"{str(out)!r} cannot be written (Read-only file system)"
             )
-            with pytest.raises(InputError, match=message), hold:
+            with pytest.raises(InputError, match=message), lock:
                 pass
 
 

@@ -322,7 +322,7 @@ def test_a_client_that_disconnects_is_counted_and_its_body_freed(server):
     before = server.metrics()[gone]
     Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE[:900]).socket.close()
     until(lambda: server.metrics()[gone] == before + 1)
-    assert server.service.uploads.held == 0
+    assert server.service.uploads.n_bytes == 0
 
 
 def test_slow_clients_do_not_delay_another(server):
@@ -331,9 +331,9 @@ def test_slow_clients_do_not_delay_another(server):
         for _ in range(40)
     ]
     assert server.post(WHOLE).status_code == 200
-    assert server.service.uploads.held > 0  # the slow ones are still sending
+    assert server.service.uploads.n_bytes > 0  # the slow ones are still sending
     assert all(client.answer().startswith("HTTP/1.1 408 ") for client in slow)
-    assert server.service.uploads.held == 0
+    assert server.service.uploads.n_bytes == 0
 
 
 def test_a_connection_without_a_complete_request_is_closed(monkeypatch):
@@ -582,7 +582,7 @@ def test_1000_malformed_bodies_are_refused_and_leave_no_memory_behind(server):
     before = resident_bytes() if Path("/proc").is_dir() else 0
     statuses |= post_malformed(server, range(200, 1000))
     assert {200, 400, 422} <= statuses <= {200, 400, 413, 422}
-    assert server.service.uploads.held == 0
+    assert server.service.uploads.n_bytes == 0
     if before:
         assert resident_bytes() - before < 50e6
 
@@ -676,7 +676,7 @@ def test_a_form_with_two_files_is_refused_while_others_are_scored(server):
         answer = client.post("/score?machine=fan", files=files)
     assert answer.status_code == 400
     assert "several files" in error_of(answer)
-    assert server.service.uploads.held == 0
+    assert server.service.uploads.n_bytes == 0
     assert server.post(WHOLE).status_code == 200
 
 

@@ -251,9 +251,9 @@ def test_a_recording_is_complete_once_its_recorder_has_closed_it(tmp_path):
         for _ in range(2):
             recorder.write(bytes(100))
             assert [folder.poll(9) for _ in range(4)] == [[]] * 4
-        assert folder.arrivals.held == {"a.wav"}
+        assert folder.arrivals.open_files == {"a.wav"}
     assert folder.poll() == ["a.wav"]
-    assert folder.arrivals.held == set()
+    assert folder.arrivals.open_files == set()
 
 
 def test_of_watches_that_start_together_one_holds_the_log(path, monkeypatch):

@@ -49,7 +49,7 @@ def test_messages_of_the_quiet_hours_are_sent_once_as_one_message():
         now[0] = now[0].replace(hour=hour)
         sender.send(message)
         sender.release()
-    assert (sent, sender.held) == ([first], [second, third])
+    assert (sent, sender.postponed) == ([first], [second, third])
     now[0] = datetime(2026, 3, 2, 6, 0)
     for _ in range(2):
         sender.release()

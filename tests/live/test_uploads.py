@@ -137,9 +137,9 @@ def read(uploads, *chunks, declared=None, then=lambda: None):
 def test_a_body_of_the_largest_size_is_read_whatever_length_it_declares(declared):
     uploads = Uploads(10, 1.0)
     held = []
-    chunks, note = (b"12345", b"67890"), lambda: held.append(uploads.held)
+    chunks, note = (b"12345", b"67890"), lambda: held.append(uploads.n_bytes)
     assert read(uploads, *chunks, declared=declared, then=note) == b"1234567890"
-    assert (held, uploads.held) == ([10], 0)
+    assert (held, uploads.n_bytes) == ([10], 0)
 
 
 @pytest.mark.parametrize("declared", [None, "3", "11", "9" * 5000])
@@ -147,23 +147,24 @@ def test_a_body_that_is_too_large_is_refused_and_freed(declared):
     uploads = Uploads(10, 1.0)
     with pytest.raises(Refusal) as caught:
         read(uploads, b"12345", b"678901", declared=declared)
-    assert (caught.value.status, uploads.held) == (413, 0)
+    assert (caught.value.status, uploads.n_bytes) == (413, 0)
 
 
 def test_a_body_that_is_too_slow_is_refused_and_freed():
     uploads = Uploads(10, 0.05)
     with pytest.raises(Refusal) as caught:
         read(uploads, b"1", 5.0, b"2")
-    assert (caught.value.status, uploads.held) == (408, 0)
+    assert (caught.value.status, uploads.n_bytes) == (408, 0)
 
 
 def test_a_body_is_refused_while_memory_is_short():
     uploads = Uploads(10, 1.0, max_bodies=1)
-    uploads.held = 6  # bytes of another body
+    uploads.n_bytes = 6  # bytes of another body
     with pytest.raises(Refusal) as caught:
         read(uploads, b"78901")
-    assert (caught.value.status, caught.value.retry_after, uploads.held) == (503, 2, 6)
-    uploads.held = 0
+    assert (caught.value.status, caught.value.retry_after) == (503, 2)
+    assert uploads.n_bytes == 6
+    uploads.n_bytes = 0
     assert read(uploads, b"78901") == b"78901"
 
 

@@ -16,8 +16,8 @@ from gammavae_jax.runs.folder import (
     append_metrics,
     begin_folder,
     check_folder,
-    held_folder,
     last_epoch,
+    locked_folder,
     read_config,
     read_metrics,
     resume_folder,
@@ -118,24 +118,24 @@ def test_a_run_killed_before_its_first_file_can_be_started_or_resumed(tmp_path):
 
 def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(out):
     before = snapshot(out)
-    with held_folder(out, resume=True, overwrite=False):
+    with locked_folder(out, resume=True, overwrite=False):
         for resume in (True, False):
-            second = held_folder(out, resume=resume, overwrite=not resume)
+            second = locked_folder(out, resume=resume, overwrite=not resume)
             message = f"another run is writing to {str(out)!r}: wait"
             with pytest.raises(InputError, match=re.escape(message)), second:
                 pass
     assert snapshot(out) == before
-    with held_folder(out, resume=True, overwrite=False):
+    with locked_folder(out, resume=True, overwrite=False):
         pass
 
 
 def test_a_refused_folder_stays_unchanged(tmp_path):
     (tmp_path / "thesis.txt").touch()
     for out in (tmp_path, tmp_path / "thesis.txt"):
-        hold = held_folder(out, resume=False, overwrite=True)
-        with pytest.raises(InputError, match="choose another path for --out"), hold:
+        lock = locked_folder(out, resume=False, overwrite=True)
+        with pytest.raises(InputError, match="choose another path for --out"), lock:
             pass
-    new = held_folder(tmp_path / "new" / "run", resume=False, overwrite=False)
+    new = locked_folder(tmp_path / "new" / "run", resume=False, overwrite=False)
     with pytest.raises(InputError, match="no data"), new:
         raise InputError("no data")
     assert set(snapshot(tmp_path)) == {"thesis.txt"}
@@ -152,8 +152,8 @@ def test_results_that_another_run_finished_meanwhile_are_not_replaced(
         return real(folder, *arguments, **options)
 
     monkeypatch.setattr(run_folder, "FolderLock", lock_late)
-    hold = held_folder(tmp_path / "run", resume=False, overwrite=False)
-    with pytest.raises(InputError, match="exists: pass --overwrite"), hold:
+    lock = locked_folder(tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match="exists: pass --overwrite"), lock:
         pass
 
 

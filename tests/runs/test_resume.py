@@ -21,7 +21,7 @@ from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.runs import run
-from gammavae_jax.runs.folder import RunFolder, held_folder, read_config
+from gammavae_jax.runs.folder import RunFolder, locked_folder, read_config
 from gammavae_jax.runs.resume import FolderObserver
 
 
@@ -121,7 +121,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     job = Source(data, ("fan", "valve")), RunFolder(out), None
     log = quiet_log()
     refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
-    with held_folder(out, resume=False, overwrite=False):
+    with locked_folder(out, resume=False, overwrite=False):
         with refused:
             run.run(config, *job, log)
         with refused:

@@ -50,12 +50,12 @@ from gammavae_jax.runs.resume import (
 )
 from gammavae_jax.runs.run import (
     Capacities,
-    hold,
     load_all,
+    locked,
     rescore,
     run,
-    run_held,
     run_loaded,
+    run_locked,
 )
 
 
@@ -88,10 +88,10 @@ def run_machines(
                 "with its own machines and its own folder for --out"
             )
         return run(config, source, folder, year, log)
-    with hold(folder):
+    with locked(folder):
         plan = _plan(config, source, folder, year, wave_size, log)
         if plan is None:
-            return run_held(config, source, folder, year, log)
+            return run_locked(config, source, folder, year, log)
         before = read_config(out)
         if before is not None and is_fleet(out) and folder.resume:
             require_same_training(config, before, out)
@@ -143,7 +143,7 @@ def evaluate_machines(
             f"{str(folder.path)!r} is, contains or is inside the fleet's folder: "
             "choose another path for --out"
         )
-    with hold(folder._replace(resume=False)):
+    with locked(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)
 
 
