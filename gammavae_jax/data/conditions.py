@@ -89,7 +89,7 @@ def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
     return (n_frames - 1) * config.hop_length / config.sample_rate
 
 
-class Heard(NamedTuple):
+class RecordedConditions(NamedTuple):
     """Properties of new recordings, to be compared with the training conditions."""
 
     log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # one per clip
@@ -98,7 +98,7 @@ class Heard(NamedTuple):
 
 
 def notes_on(
-    heard: Mapping[str, Heard],
+    heard: Mapping[str, RecordedConditions],
     trained: Mapping[str, Conditions],
     config: FeatureConfig,
 ) -> dict[str, str]:

@@ -13,7 +13,7 @@ from gammavae_jax.data.audio.channels import near_waveform
 from gammavae_jax.data.audio.files import RecordingBlocks, resampled_blocks
 from gammavae_jax.data.audio.samples import signal_of
 from gammavae_jax.data.clips import Clips, require_window
-from gammavae_jax.data.conditions import Heard, notes_on
+from gammavae_jax.data.conditions import RecordedConditions, notes_on
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recordings.clips import cut_blocks, cut_lengths, split_lengths
 from gammavae_jax.data.reference_channel import spectrogram
@@ -171,7 +171,9 @@ class LiveScorer:
     ) -> dict[str, str]:
         """Describe how a recording and a clip from it differ from the training data."""
         formats = [(recording.sample_rate, recording.n_channels)]
-        heard = Heard([self.spectrogram(clip)], formats, [recording.levels])
+        heard = RecordedConditions(
+            [self.spectrogram(clip)], formats, [recording.levels]
+        )
         return notes_on({machine: heard}, self._detector.conditions, self._features)
 
     def spectrogram(self, clip: Waveform) -> Float32[np.ndarray, "frame mel"]:

@@ -26,7 +26,7 @@ from gammavae_jax.data.clips import (
     require_window,
     without_attributes,
 )
-from gammavae_jax.data.conditions import Heard
+from gammavae_jax.data.conditions import RecordedConditions
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.names import require_normal_names
@@ -130,9 +130,9 @@ class LoadedRecordings(NamedTuple):
         return recording_numbers(self.clips)
 
     @property
-    def heard(self) -> Heard:
+    def heard(self) -> RecordedConditions:
         """The properties that are compared with those of the training recordings."""
-        return Heard(self.clips.log_mels, self.clips.formats, self.levels)
+        return RecordedConditions(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:
         """Return the recording's name, with a part number if the recording was cut."""
