@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gammavae_jax.data.download.catalogue import Archive
-    from gammavae_jax.data.download.fetch import Published
+    from gammavae_jax.data.download.fetch import PublishedFile
     from gammavae_jax.log import Log
 
 
@@ -127,7 +127,7 @@ def _rows(
     archives: Iterable["Archive"],
     out: Path,
     mirror: str,
-    published: dict["Archive", "Published"],
+    published: dict["Archive", "PublishedFile"],
 ) -> list[dict[str, Any]]:
     """Return one row per archive, as written by `--json`."""
     from gammavae_jax.data.download.deliver import status_of

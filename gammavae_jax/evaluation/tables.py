@@ -40,7 +40,7 @@ TITLES = {
 _MEANS = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
 
 # AUC source, AUC target and pAUC in percent, by system and machine.
-Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
+PublishedResults = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 def evaluate_scores(
@@ -142,7 +142,7 @@ def to_json(tree: Any) -> str:
 
 
 def results_table(
-    rows: Sequence[Row], score: str, title: str, published: Published
+    rows: Sequence[Row], score: str, title: str, published: PublishedResults
 ) -> Table:
     """Return a terminal table of the cells that `table_cells` returns."""
     header, *body, footer = table_cells(rows, score, published)
@@ -163,7 +163,7 @@ def results_table(
 
 
 def table_cells(
-    rows: Sequence[Row], score: str, published: Published
+    rows: Sequence[Row], score: str, published: PublishedResults
 ) -> list[list[str]]:
     """Format one score's results as cells: mean ± deviation over seeds, in percent.
 

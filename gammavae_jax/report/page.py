@@ -10,7 +10,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import PUBLISHED_SCORE, Bootstrap
 from gammavae_jax.evaluation.tables import (
-    Published,
+    PublishedResults,
     percent,
     summarise_rows,
     table_cells,
@@ -28,7 +28,9 @@ class Report(NamedTuple):
     machines: Sequence[ScoredClips]
     rows: Sequence[Row] = ()  # of labelled machines, for all seeds and scores
     notes: Sequence[str] = ()  # warnings to read with the numbers
-    published: Published = MappingProxyType({})  # published results, for comparison
+    published: PublishedResults = MappingProxyType(
+        {}
+    )  # published results, for comparison
     year: int | None = None  # the challenge year whose metrics are in the rows
     curves: Mapping[str, Curve] = {}
     codes: Mapping[str, CodeUse] = {}

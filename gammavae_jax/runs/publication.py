@@ -22,7 +22,7 @@ from gammavae_jax.evaluation.official import (
 )
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
 from gammavae_jax.evaluation.tables import (
-    Published,
+    PublishedResults,
     evaluate_scores,
     percent,
     results_table,
@@ -145,7 +145,7 @@ def complete_report(report: Report, run: Path) -> Report:
 
 def published_results(
     data_root: Path | None, machines: Sequence[ScoredClips]
-) -> Published:
+) -> PublishedResults:
     """Return the published results for these recordings; empty if there are none."""
     names = {clips.machine for clips in machines}
     if data_root is None or is_synthetic(data_root):

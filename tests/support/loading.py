@@ -36,12 +36,12 @@ def _packed(data: bytes) -> bytes:
 DATA, OTHER = zip_of(0, 600_000), zip_of(1, 600_000)
 
 
-def published(data: bytes) -> fetch.Published:
+def published(data: bytes) -> fetch.PublishedFile:
     """Return a file's size and checksum, in the form of a Zenodo record."""
-    return fetch.Published(len(data), hashlib.md5(data).hexdigest())
+    return fetch.PublishedFile(len(data), hashlib.md5(data).hexdigest())
 
 
-KNOWN, UNKNOWN = published(DATA), fetch.Published()
+KNOWN, UNKNOWN = published(DATA), fetch.PublishedFile()
 
 
 class Loader:
@@ -59,7 +59,7 @@ class Loader:
         self.set_timeout(5.0)
         monkeypatch.setattr("random.uniform", lambda low, high: high)
 
-    def __call__(self, published: fetch.Published = UNKNOWN) -> bytes:
+    def __call__(self, published: fetch.PublishedFile = UNKNOWN) -> bytes:
         """Download the file, and return its bytes."""
         log = Log(Console(file=self.printed, width=1000))
         fetch.fetch(self.server.url + PATH, self.path, published, log)

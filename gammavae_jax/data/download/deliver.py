@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from gammavae_jax.config_json import parse_json
 from gammavae_jax.data.audio.archives import recordings_in
 from gammavae_jax.data.download.catalogue import ZENODO, Archive
-from gammavae_jax.data.download.fetch import Published, fetch, size_so_far
+from gammavae_jax.data.download.fetch import PublishedFile, fetch, size_so_far
 from gammavae_jax.data.download.request import Refused, Transient, get, retrying
 from gammavae_jax.errors import InputError, printable, writing
 from gammavae_jax.files import FolderInUse, FolderLock, require_room
@@ -42,13 +42,13 @@ def status_of(archive: Archive, out: Path) -> DownloadStatus:
 
 def published_files(
     archives: Sequence[Archive], mirror: str, log: Log, attempts: int = 3
-) -> dict[Archive, Published]:
+) -> dict[Archive, PublishedFile]:
     """Return the size and checksum that Zenodo publishes for each archive, if any.
 
     Each record is requested once. If the server is unreachable, no further
     records are requested.
     """
-    published: dict[Archive, Published] = {}
+    published: dict[Archive, PublishedFile] = {}
     for record in sorted({archive.record for archive in archives}):
         url = f"{mirror}/api/records/{record}"
         try:
@@ -62,7 +62,7 @@ def published_files(
     return published
 
 
-def _read_record(url: str) -> dict[str, Published]:
+def _read_record(url: str) -> dict[str, PublishedFile]:
     """Request a Zenodo record; return its files by name."""
     with get(url, {"Accept": "application/json"}) as response:
         text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
@@ -71,7 +71,7 @@ def _read_record(url: str) -> dict[str, Published]:
         for file in parse_json(text)["files"]:
             algorithm, _, checksum = str(file.get("checksum")).partition(":")
             md5 = checksum if algorithm == "md5" else None
-            published[str(file["key"])] = Published(int(file["size"]), md5)
+            published[str(file["key"])] = PublishedFile(int(file["size"]), md5)
         return published
     except Exception as error:  # an unknown format raises errors of many kinds
         raise Refused("the record has an unknown format") from error
@@ -105,7 +105,7 @@ def deliver(
         for archive in missing:
             path, file = status_of(archive, out).path, published.get(archive)
             try:
-                fetch(mirror + archive.url_path, path, file or Published(), log)
+                fetch(mirror + archive.url_path, path, file or PublishedFile(), log)
             except Refused as error:
                 log.say(f"error: {error}")  # log now: a later error may end the loop
                 refusal = error

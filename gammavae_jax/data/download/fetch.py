@@ -30,14 +30,14 @@ class WrongBytes(Transient):
     """The error raised if the server sends bytes that are not part of the archive."""
 
 
-class Published(NamedTuple):
+class PublishedFile(NamedTuple):
     """An archive's published size and checksum, if any."""
 
     size: int | None = None  # bytes
     md5: str | None = None  # hexadecimal
 
 
-def fetch(url: str, path: Path, published: Published, log: Log) -> None:
+def fetch(url: str, path: Path, published: PublishedFile, log: Log) -> None:
     """Download a zip archive; resume an unfinished download.
 
     Args:
@@ -81,7 +81,7 @@ class _Download:
 
     url: str
     path: Path
-    published: Published
+    published: PublishedFile
     log: Log
 
     def __post_init__(self):

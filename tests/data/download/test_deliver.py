@@ -9,7 +9,7 @@ from support.logs import quiet_log, text_of
 
 from gammavae_jax.data.download.catalogue import find_archives
 from gammavae_jax.data.download.deliver import published_files
-from gammavae_jax.data.download.fetch import Published
+from gammavae_jax.data.download.fetch import PublishedFile
 
 ARCHIVES = find_archives(2023, ["fan", "gearbox", "valve"])
 RECORD = f"/api/records/{ARCHIVES[0].record}"
@@ -44,7 +44,7 @@ def test_a_record_gives_sizes_and_checksums(read):
         {"key": "dev_valve.zip", "size": 7},
         {"key": "dev_slider.zip", "size": 8},
     ]
-    expected = [Published(5, md5), Published(6, None), Published(7, None)]
+    expected = [PublishedFile(5, md5), PublishedFile(6, None), PublishedFile(7, None)]
     published, printed = read(json.dumps({"files": files}).encode())
     assert published == dict(zip(ARCHIVES, expected, strict=True))
     assert not printed
