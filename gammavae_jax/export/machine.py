@@ -23,7 +23,7 @@ from gammavae_jax.scoring.scorer import Scorer
 NOT_EXPORTED = ("kl", "negative_elbo")
 
 
-class Member(NamedTuple):
+class ExportedModel(NamedTuple):
     """A model with its Gaussian fits of residuals and its reference statistics."""
 
     scorer: Scorer
@@ -43,7 +43,7 @@ class MachineDetector(NamedTuple):
     section: str
     seed: int
     filterbank: Float32[np.ndarray, "bin mel"]
-    members: tuple[Member, ...]
+    members: tuple[ExportedModel, ...]
     calibration: dict[str, Float[np.ndarray, "held_out"]]
     weights: Float[np.ndarray, "held_out"]  # sorted like the values of `config.score`
     threshold: float
@@ -138,7 +138,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
         InputError: a model has values that are not finite.
     """
     config = detector.config
-    models = Member(detector.scorer, dict(detector.references))
+    models = ExportedModel(detector.scorer, dict(detector.references))
     members = tuple(
         jax.tree.map(lambda leaf, fold=fold: np.asarray(leaf[fold, machine]), models)
         for fold in range(config.n_folds)

@@ -16,7 +16,7 @@ from gammavae_jax.data.statistics import (
     UPPER_QUANTILE,
 )
 from gammavae_jax.export.graph import Graph, Tensor
-from gammavae_jax.export.machine import Member
+from gammavae_jax.export.machine import ExportedModel
 from gammavae_jax.export.nodes import NETWORK, Output, add_network
 from gammavae_jax.scoring.neighbours import Reference, divisor
 from gammavae_jax.scoring.residuals import RANK_DECAY, TOP_FRACTION, GaussianFit
@@ -86,7 +86,11 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 
 
 def add_scores(
-    graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
+    graph: Graph,
+    config: Config,
+    member: ExportedModel,
+    log_mel: Tensor,
+    windows: Tensor,
 ) -> dict[str, Tensor]:
     """Compute one model's scores, as scalars keyed by the name of the score."""
     with graph.scope(NETWORK):
