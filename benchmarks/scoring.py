@@ -19,7 +19,7 @@ from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import load_detector, save_detector
 from gammavae_jax.scoring.detector import compile_scores, fit_scores
 from gammavae_jax.scoring.residuals import mahalanobis
-from gammavae_jax.scoring.scorer import Scorer
+from gammavae_jax.scoring.scorer import FittedModel
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.split import split_windows
 
@@ -145,6 +145,6 @@ def _official_form(
     return jnp.min(jnp.stack([matmul.mean() for matmul in products]))
 
 
-def _inverses(scorer: Scorer) -> list[Float[Array, "mel mel"]]:
+def _inverses(scorer: FittedModel) -> list[Float[Array, "mel mel"]]:
     fits = scorer.source, scorer.target
     return [jnp.linalg.inv(fit.factor @ fit.factor.T) for fit in fits]

@@ -17,7 +17,7 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.scoring.detector import Detector, held_out_scores
 from gammavae_jax.scoring.neighbours import Reference
-from gammavae_jax.scoring.scorer import Scorer
+from gammavae_jax.scoring.scorer import FittedModel
 
 # The KL divergence between Gamma distributions needs functions that ONNX lacks.
 NOT_EXPORTED = ("kl", "negative_elbo")
@@ -26,7 +26,7 @@ NOT_EXPORTED = ("kl", "negative_elbo")
 class ExportedModel(NamedTuple):
     """A model with its Gaussian fits of residuals and its reference statistics."""
 
-    scorer: Scorer
+    scorer: FittedModel
     references: dict[str, Reference]
 
 

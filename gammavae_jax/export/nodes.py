@@ -23,7 +23,7 @@ from gammavae_jax.models.likelihood import (
     LARGEST_LOG_RATIO,
     concentrations_of,
 )
-from gammavae_jax.scoring.scorer import Scorer, rows_in_window
+from gammavae_jax.scoring.scorer import FittedModel, rows_in_window
 
 
 def add_log_mel(
@@ -85,7 +85,7 @@ class Output(NamedTuple):
 
 
 def add_network(
-    graph: Graph, config: Config, scorer: Scorer, windows: Tensor
+    graph: Graph, config: Config, scorer: FittedModel, windows: Tensor
 ) -> Output:
     """Compute each window's residual and latent code with the autoencoder."""
     params, batch_stats = scorer.params, scorer.batch_stats

@@ -20,7 +20,7 @@ from gammavae_jax.export.machine import ExportedModel
 from gammavae_jax.export.nodes import NETWORK, Output, add_network
 from gammavae_jax.scoring.neighbours import Reference, divisor
 from gammavae_jax.scoring.residuals import RANK_DECAY, TOP_FRACTION, GaussianFit
-from gammavae_jax.scoring.scorer import Scorer, rows_in_window
+from gammavae_jax.scoring.scorer import FittedModel, rows_in_window
 
 
 def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) -> Tensor:
@@ -154,7 +154,7 @@ _POOLED: dict[str, Callable[[Graph, Tensor], Tensor]] = {
 
 
 def _mahalanobis(
-    graph: Graph, config: Config, residual: Tensor, scorer: Scorer, framewise: bool
+    graph: Graph, config: Config, residual: Tensor, scorer: FittedModel, framewise: bool
 ) -> Tensor:
     """Compute the score `mahalanobis` or, if `framewise`, `mahalanobis_framewise`."""
     rows = graph.op("Reshape", residual, [-1, config.features.n_mels])

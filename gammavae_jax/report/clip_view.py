@@ -14,7 +14,7 @@ from gammavae_jax.data.arrays import ClipArrays, clip_level
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
 from gammavae_jax.scoring.scorer import (
-    Scorer,
+    FittedModel,
     direct_scores,
     model_free_statistics,
     model_statistics,
@@ -49,7 +49,7 @@ def has_bands(name: str) -> bool:
 
 def view_clip(
     config: Config,
-    scorers: Scorer,
+    scorers: FittedModel,
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
@@ -73,12 +73,12 @@ def view_clip(
 def _view_members(
     config: Config,
     names: tuple[str, ...],
-    scorers: Scorer,
+    scorers: FittedModel,
     data: ClipArrays,
 ) -> ClipView:
     features = config.features
 
-    def view_of(scorer: Scorer) -> ClipView:
+    def view_of(scorer: FittedModel) -> ClipView:
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
 
         def by_frame(values):
@@ -121,7 +121,7 @@ def _windows_of_frames(
     return jnp.pad(count, (first, after))
 
 
-def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
+def _decibels_in_unit(config: Config, scorer: FittedModel) -> Array | None:
     """Return the factor that converts differences to dB.
 
     Return None if the differences are in dB already.

@@ -39,7 +39,7 @@ from gammavae_jax.runs.stored_arrays import (
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.residuals import GaussianFit
-from gammavae_jax.scoring.scorer import Scorer
+from gammavae_jax.scoring.scorer import FittedModel
 from gammavae_jax.training.step import TrainState, init_state
 
 _MOST_RELOADS = 3
@@ -243,7 +243,7 @@ def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
     fit = GaussianFit(_blank(*models, n_mels), _blank(*models, n_mels, n_mels))
     state = _abstract_state(config, models)
     return {
-        "scorer": Scorer(state.params, state.batch_stats, fit, fit),
+        "scorer": FittedModel(state.params, state.batch_stats, fit, fit),
         "filterbank": _blank(config.features.n_fft // 2 + 1, n_mels),
         "references": {
             name: _abstract_reference(models, *shape)

@@ -25,7 +25,7 @@ from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.references import CLIPS_AT_ONCE, fit_references
 from gammavae_jax.scoring.scorer import (
-    Scorer,
+    FittedModel,
     fit_scorer,
     score_batches,
     score_machine,
@@ -48,7 +48,7 @@ class Detector:
     config: Config
     machines: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float32[np.ndarray, "bin mel"]
-    scorer: Scorer  # arrays with the axes `member machine ...`
+    scorer: FittedModel  # arrays with the axes `member machine ...`
     references: Mapping[str, Reference]  # arrays with the axes `member machine ...`
     calibration: Scores
     weights: Float[np.ndarray, "machine clip"]  # see `training.links.independence`
@@ -113,12 +113,12 @@ def fit_scorers(
     Args:
         config: the configuration.
         placement: the placement of the models.
-        networks: the placed `TrainState` or `Scorer` of each model.
+        networks: the placed `TrainState` or `FittedModel` of each model.
         data: the placed `TrainingArrays`.
         groups: the placed groups of the windows; see `Split`.
 
     Returns:
-        The placed `Scorer` of each model.
+        The placed `FittedModel` of each model.
     """
     members = placement.put(member_numbers(config), "member")
     kinds: list[Kind] = ["member", "model", "machine", "model"]

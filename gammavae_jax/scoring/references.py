@@ -46,7 +46,7 @@ def fit_references(
         config: the configuration.
         machines: each machine's type and section.
         placement: the placement of the models.
-        scorer: the placed `Scorer`.
+        scorer: the placed `FittedModel`.
         data: the placed training clips, `ClipArrays`.
         split: the split, with the links between training clips.
 

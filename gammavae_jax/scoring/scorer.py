@@ -31,7 +31,7 @@ from gammavae_jax.training.epoch import gather, shuffled
 from gammavae_jax.training.step import TrainState, model_key
 
 
-class Scorer(NamedTuple):
+class FittedModel(NamedTuple):
     """A trained model and the normal distributions fitted to its residuals."""
 
     params: Any
@@ -43,10 +43,10 @@ class Scorer(NamedTuple):
 def fit_scorer(
     config: Config,
     member: Array,
-    networks: TrainState | Scorer,
+    networks: TrainState | FittedModel,
     data: TrainingArrays,
     group: UInt8[Array, "window"],
-) -> Scorer:
+) -> FittedModel:
     """Fit a normal distribution to the training residuals of each domain.
 
     Windows are shuffled into batches as in one more epoch of training, because the
@@ -78,7 +78,7 @@ def fit_scorer(
         lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
     )
     fits = (fit_gaussian(s, n_rows, config.scoring) for s in (source, target))
-    return Scorer(networks.params, networks.batch_stats, *fits)
+    return FittedModel(networks.params, networks.batch_stats, *fits)
 
 
 def rows_in_window(config: Config) -> int:
@@ -89,7 +89,7 @@ def rows_in_window(config: Config) -> int:
 def score_machine(
     config: Config,
     clips_at_once: int | None,
-    scorer: Scorer,
+    scorer: FittedModel,
     references: dict[str, Reference],
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
@@ -124,7 +124,7 @@ def score_machine(
 def describe_machine(
     config: Config,
     clips_at_once: int | None,
-    scorer: Scorer,
+    scorer: FittedModel,
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
@@ -146,7 +146,7 @@ def wanted_statistics(config: Config) -> tuple[str, ...]:
 def score_batches(
     config: Config,
     member: Array,
-    scorer: Scorer,
+    scorer: FittedModel,
     state: TrainState,
     data: TrainingArrays,
     group: UInt8[Array, "window"],
@@ -222,7 +222,7 @@ def _apply(
 
 def direct_scores(
     config: Config,
-    scorer: Scorer,
+    scorer: FittedModel,
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
@@ -245,7 +245,7 @@ def direct_scores(
 
 
 def output_of_clip(
-    config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
+    config: Config, scorer: FittedModel, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
     """Apply the model to a clip's windows; return the output and the window weights."""
     windows, weight = windows_of_clip(config, data, clip)
@@ -253,7 +253,7 @@ def output_of_clip(
 
 
 def _described(
-    config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
+    config: Config, scorer: FittedModel, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "_"]]]:
     """Return a clip's direct scores and statistics by name.
 

@@ -38,7 +38,7 @@ from gammavae_jax.runs.stored_arrays import FORMAT, validate_sizes
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import fit_reference
 from gammavae_jax.scoring.residuals import GaussianFit
-from gammavae_jax.scoring.scorer import Scorer, wanted_statistics
+from gammavae_jax.scoring.scorer import FittedModel, wanted_statistics
 from gammavae_jax.training.step import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))
@@ -88,7 +88,7 @@ def detector(tiny, state):
         config=config,
         machines=MACHINES,
         filterbank=rng.random((513, 128)).astype(np.float32),
-        scorer=Scorer(state.params, state.batch_stats, fit, fit),
+        scorer=FittedModel(state.params, state.batch_stats, fit, fit),
         references=references_of(config, rng),
         calibration=calibration,
         weights=rng.random((2, 10)),
@@ -121,7 +121,7 @@ def test_a_detector_without_references_and_calibration_is_restored(
     bare = replace(
         detector,
         config=official,
-        scorer=Scorer(state.params, state.batch_stats, fit, fit),
+        scorer=FittedModel(state.params, state.batch_stats, fit, fit),
         references={},
         calibration={},
         thresholds={name: np.ones((1, 2)) for name in official.scores},
