@@ -33,7 +33,7 @@ def make_detector(folder: str, machines: int, frames: int) -> None:
     arrays = synthetic_machines(machines, _TRAINING_CLIPS, frames)
     split = split_windows(arrays, config)
     placement = make_placement([arrays.window_start.shape[-1]] * machines, 1)
-    trainer = make_trainer(config, placement, arrays, split.group)
+    trainer = make_trainer(config, placement, arrays, split.window_use)
     state, _ = trainer.epoch(1, trainer.initial)
     names = [(f"machine_{machine}", "00") for machine in range(machines)]
     bank = mel_filterbank(config.features)

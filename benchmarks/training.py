@@ -53,13 +53,13 @@ class Training:
         seeds = config.n_members
         arrays = synthetic_machines(machines, clips, frames)
         log_mel_bytes = 4 * N_MELS * int(arrays.clips.n_frames.sum())
-        group = np.full((seeds, *arrays.window_start.shape), TRAIN, np.uint8)
+        window_use = np.full((seeds, *arrays.window_start.shape), TRAIN, np.uint8)
         windows = arrays.window_start.shape[-1]
         placement = make_placement([windows] * machines, seeds, batching=batching)
         placed = placement.put(arrays, "machine")
         del arrays
         self._placement = placement
-        self._trainer = make_trainer(config, placement, placed, group)
+        self._trainer = make_trainer(config, placement, placed, window_use)
         self._state, self._epoch = self._trainer.initial, 0
         placement.wait(self._state)
         self.windows_per_epoch = seeds * machines * windows

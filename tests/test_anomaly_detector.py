@@ -73,7 +73,7 @@ def training(monkeypatch):
 
     def no_training(config, examples, observer):
         split = examples.split
-        seen.update(config=config, group=split.group, split=split)
+        seen.update(config=config, window_use=split.window_use, split=split)
         raise InputError("enough")
 
     def arguments_of(detector, recordings, **options):
@@ -135,18 +135,18 @@ def test_a_long_recording_gets_the_mean_score_of_its_clips(detector):
 
 
 def test_one_long_recording_suffices_for_training(training):
-    group = training(small(), np.concatenate(NORMAL))["group"]
-    is_held_out = (group[:, 0] == HELD_OUT).any(-1)
+    use = training(small(), np.concatenate(NORMAL))["window_use"]
+    is_held_out = (use[:, 0] == HELD_OUT).any(-1)
     assert is_held_out.all()
     # Successive clips are held out together, so there is one change.
-    of_window = group[0, 0][group[0, 0] > 0] == HELD_OUT
+    of_window = use[0, 0][use[0, 0] > 0] == HELD_OUT
     assert np.abs(np.diff(of_window.astype(int))).sum() == 1
 
 
 def test_clips_of_one_recording_are_held_out_together(training):
     recordings = [np.concatenate(NORMAL[2 * k : 2 * k + 2]) for k in range(6)]
-    group = training(small(), recordings)["group"]
-    of_recording = (group[0, 0] == HELD_OUT).reshape(6, -1)
+    use = training(small(), recordings)["window_use"]
+    of_recording = (use[0, 0] == HELD_OUT).reshape(6, -1)
     assert (of_recording.all(1) == of_recording.any(1)).all()
     assert 0 < of_recording.all(1).sum() < 6
 

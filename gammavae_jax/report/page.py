@@ -28,9 +28,7 @@ class Report(NamedTuple):
     machines: Sequence[ScoredClips]
     rows: Sequence[Row] = ()  # of labelled machines, for all seeds and scores
     notes: Sequence[str] = ()  # warnings to read with the numbers
-    published: PublishedResults = MappingProxyType(
-        {}
-    )  # published results, for comparison
+    published: PublishedResults = MappingProxyType({})  # for comparison
     year: int | None = None  # the challenge year whose metrics are in the rows
     curves: Mapping[str, Curve] = {}
     codes: Mapping[str, CodeUse] = {}

@@ -86,8 +86,9 @@ def fit_scores(
         data: `TrainingArrays`, placed or on the host.
         split: the training windows and the held-out clips.
     """
-    data, groups = placement.put(data, "machine"), placement.put(split.group, "model")
-    scorer = fit_scorers(config, placement, state, data, groups)
+    data = placement.put(data, "machine")
+    window_use = placement.put(split.window_use, "model")
+    scorer = fit_scorers(config, placement, state, data, window_use)
     if config.scoring.threshold != "official":
         return calibrate(config, placement, machines, filterbank, scorer, data, split)
 
@@ -96,7 +97,7 @@ def fit_scores(
     of_batches = HashablePartial(score_batches, (config,))
     score = placement.over_models(of_batches, kinds)
     with threadpool_limits(1, "blas"):
-        scores = placement.get(score(members, scorer, state, data, groups))
+        scores = placement.get(score(members, scorer, state, data, window_use))
         fitted = placement.get(scorer)
     weights = independence(split.is_linked, split.is_clip)
     detector = Detector(
@@ -106,7 +107,7 @@ def fit_scores(
 
 
 def fit_scorers(
-    config: Config, placement: Placement, networks: Any, data: Any, groups: Any
+    config: Config, placement: Placement, networks: Any, data: Any, window_use: Any
 ) -> Any:
     """Fit normal distributions to the residuals of placed networks; see `fit_scorer`.
 
@@ -115,7 +116,7 @@ def fit_scorers(
         placement: the placement of the models.
         networks: the placed `TrainState` or `FittedModel` of each model.
         data: the placed `TrainingArrays`.
-        groups: the placed groups of the windows; see `Split`.
+        window_use: the placed `Split.window_use`.
 
     Returns:
         The placed `FittedModel` of each model.
@@ -124,7 +125,7 @@ def fit_scorers(
     kinds: list[Kind] = ["member", "model", "machine", "model"]
     fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
     with threadpool_limits(1, "blas"):
-        scorer = fit(members, networks, data, groups)
+        scorer = fit(members, networks, data, window_use)
         placement.wait(scorer)
     return scorer
 

@@ -241,7 +241,7 @@ def _with_no_empty_fold(
 
 def _with_enough_epochs(config: Config, examples: Examples) -> Config:
     """Raise the number of epochs, up to 200, so that each model takes enough steps."""
-    fewest = int((examples.split.group == TRAIN).sum(-1).min())
+    fewest = int((examples.split.window_use == TRAIN).sum(-1).min())
     steps = max(1, math.ceil(fewest / config.train.batch_size))
     least = _LEAST_STEPS if config.needs_model else _LEAST_STEPS_FOR_PICTURES
     wanted = min(math.ceil(least / steps), _MOST_EPOCHS)

@@ -197,8 +197,8 @@ def _fitted_again(
     with placement:
         scorer = placement.put(detector.scorer, "model")
         if any(name.startswith("mahalanobis") for name in config.computed_scores):
-            groups = placement.put(split.group, "model")
-            scorer = fit_scorers(config, placement, scorer, data, groups)
+            window_use = placement.put(split.window_use, "model")
+            scorer = fit_scorers(config, placement, scorer, data, window_use)
         fixed = detector.machines, detector.filterbank
         detector = calibrate(config, placement, *fixed, scorer, data, split)
         detector = with_conditions(detector, conditions, placement, clips, split)

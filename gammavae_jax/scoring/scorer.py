@@ -45,7 +45,7 @@ def fit_scorer(
     member: Array,
     networks: TrainState | FittedModel,
     data: TrainingArrays,
-    group: UInt8[Array, "window"],
+    window_use: UInt8[Array, "window"],
 ) -> FittedModel:
     """Fit a normal distribution to the training residuals of each domain.
 
@@ -53,8 +53,8 @@ def fit_scorer(
     official covariance depends on the batches. If a machine has fewer than two target
     windows, the fit of the source domain is used for both domains.
     """
-    order = _order_after_training(config, member, data, group)
-    n_train = jnp.sum(group == TRAIN)
+    order = _order_after_training(config, member, data, window_use)
+    n_train = jnp.sum(window_use == TRAIN)
     n_steps = (n_train + config.train.batch_size - 1) // config.train.batch_size
     n_mels = config.features.n_mels
     n_rows = rows_in_window(config)
@@ -149,7 +149,7 @@ def score_batches(
     scorer: FittedModel,
     state: TrainState,
     data: TrainingArrays,
-    group: UInt8[Array, "window"],
+    window_use: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
     """Score shuffled batches of training windows, then batches of held-out windows.
 
@@ -157,8 +157,8 @@ def score_batches(
     thresholds to such scores. The MSE of a training batch is the one computed in the
     last epoch, before the step on that batch.
     """
-    order = _order_after_training(config, member, data, group)
-    n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+    order = _order_after_training(config, member, data, window_use)
+    n_train, n_held_out = (jnp.sum(window_use == g) for g in (TRAIN, HELD_OUT))
     n_steps = len(state.batch_errors)
 
     def score(step, first, count):
@@ -200,14 +200,14 @@ def windows_of_clip(
 
 
 def _order_after_training(
-    config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
+    config: Config, member: Array, data: TrainingArrays, use: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
     """Return the order that windows would have in one more epoch of training.
 
     The official covariances and thresholds depend on this order.
     """
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
-    return shuffled(jax.random.fold_in(key, 0), group)
+    return shuffled(jax.random.fold_in(key, 0), use)
 
 
 def _apply(

@@ -29,14 +29,16 @@ from gammavae_jax.training.step import (
 )
 
 
-def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
+def shuffled(
+    key: PRNGKeyArray, window_use: UInt8[Array, "window"]
+) -> Int[Array, "window"]:
     """Return a random order of windows: first training, then held-out, then padding.
 
     A window's place depends on a random number derived from the key and the window's
     index, so the amount of padding does not change the order.
     """
-    bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
-    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last
+    bits = jax.random.bits(key, window_use.shape, jnp.uint32) >> 2
+    rank = (window_use - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last
     return jnp.argsort(bits | (rank.astype(jnp.uint32) << 30))
 
 
@@ -91,7 +93,7 @@ def train_epoch(
     epoch: Int[Array, ""],
     state: TrainState,
     data: TrainingArrays,
-    group: UInt8[Array, "window"],
+    window_use: UInt8[Array, "window"],
 ) -> tuple[TrainState, EpochInfo]:
     """Train on each training window once, then evaluate on the held-out windows.
 
@@ -100,8 +102,8 @@ def train_epoch(
     unchanged, with losses of NaN.
     """
     key = jax.random.fold_in(key, epoch)
-    order = shuffled(jax.random.fold_in(key, 0), group)
-    n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+    order = shuffled(jax.random.fold_in(key, 0), window_use)
+    n_train, n_held_out = (jnp.sum(window_use == g) for g in (TRAIN, HELD_OUT))
     is_active = ~state.is_stopped
     kl_weight = kl_weight_of(epoch, config.train)
 
@@ -178,9 +180,9 @@ def _init_of_model(config, n_batches, member, data):
     return init_state(config, jax.random.fold_in(key, 0), n_batches)
 
 
-def _epoch_of_model(config, member, epoch, state, data, group):
+def _epoch_of_model(config, member, epoch, state, data, window_use):
     key = model_key(member, data.name_hash)
-    return train_epoch(config, key, epoch, state, data, group)
+    return train_epoch(config, key, epoch, state, data, window_use)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def make_trainer(
     config: Config,
     placement: Placement,
     data: Any,
-    group: UInt8[np.ndarray, "member machine window"],
+    window_use: UInt8[np.ndarray, "member machine window"],
 ) -> Trainer:
     """Initialise all models and compile their training programs.
 
@@ -215,14 +217,14 @@ def make_trainer(
         config: the model and training settings.
         placement: the placement of the models.
         data: the `TrainingArrays`, on the host or already placed.
-        group: each window's group; see `Split`.
+        window_use: the use of each window; see `Split`.
     """
-    n_batches = -(-group.shape[-1] // config.train.batch_size)
+    n_batches = -(-window_use.shape[-1] // config.train.batch_size)
 
     def place(number: int) -> Any:
         return placement.put(np.full(config.n_members, number, np.int32), "member")
 
-    placed, groups = placement.put(data, "machine"), placement.put(group, "model")
+    placed, use = placement.put(data, "machine"), placement.put(window_use, "model")
     members = placement.put(member_numbers(config), "member")
     init = HashablePartial(_init_of_model, (config, n_batches))
     initial = placement.over_models(init, ["member", "machine"])(members, placed)
@@ -230,7 +232,7 @@ def make_trainer(
     epoch = placement.over_models(
         HashablePartial(_epoch_of_model, (config,)), kinds, donate=[2]
     )
-    compiled = epoch.compile(members, place(0), initial, placed, groups)
+    compiled = epoch.compile(members, place(0), initial, placed, use)
     return Trainer(
-        initial, lambda n, state: compiled(members, n, state, placed, groups), place
+        initial, lambda n, state: compiled(members, n, state, placed, use), place
     )

@@ -99,7 +99,7 @@ def _attributes(
 def place_examples(config: Config, examples: Examples) -> PlacedExamples:
     """Copy examples to the devices; the host can then free its own copy."""
     names, arrays, split = examples
-    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    n_windows = (split.window_use[0] > 0).sum(-1).tolist()
     placement = make_placement(
         n_windows, config.n_members, batching=config.train.batching
     )

@@ -122,7 +122,7 @@ def train_examples(
         start = observer.begin()
         log.say(f"compiling for {_how_many(len(names), config)}")
         with log.timed("compile_s"):
-            trainer = make_trainer(config, placement, data, split.group)
+            trainer = make_trainer(config, placement, data, split.window_use)
         state = train(config, trainer, start, examples, observer)
         placement.wait(state)  # closing would cancel calls that have not started
     return Trained(config, placement, state, data, split)
@@ -141,7 +141,7 @@ def train(
         InputError: the observer raised it.
         KeyboardInterrupt: the observer stopped the training.
     """
-    log, epochs, group = observer.log, config.train.epochs, examples.split.group
+    log, epochs, use = observer.log, config.train.epochs, examples.split.window_use
     placement = examples.placement
     first = start.epoch if start else 0
     draws_gammas = first < epochs and config.model.latent == "gamma"
@@ -149,7 +149,7 @@ def train(
         log.note(note)
     state, report = trainer.initial, _Report(config, examples.names, observer)
     if start is not None:
-        n_batches = -(-group.shape[-1] // config.train.batch_size)
+        n_batches = -(-use.shape[-1] // config.train.batch_size)
         state = placement.put(with_room_for(start.state, n_batches), "model")
         report.is_stopped = np.asarray(start.state.is_stopped)
     with (
@@ -173,7 +173,7 @@ def train(
                 break
         if pending is not None:
             report(pending[0], placement.get(pending[1]))
-    n_trained = int((group == TRAIN).sum()) * (epochs - first)
+    n_trained = int((use == TRAIN).sum()) * (epochs - first)
     log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
     return state
 

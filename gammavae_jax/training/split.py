@@ -11,7 +11,7 @@ import scipy
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
+from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, AnyArray, TrainingArrays
 from gammavae_jax.data.features import edge_frames
 from gammavae_jax.data.recordings.clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
@@ -26,13 +26,13 @@ _SMALLEST_SPREAD = 1e-4  # relative to the mean spread; smaller ones are roundin
 
 
 class Split(NamedTuple):
-    """Each window's group (training, held-out or padding), and the held-out clips.
+    """The use of each window (training, held-out or padding), and the held-out clips.
 
     A member is a seed or, if there are folds, one fold of a seed. `is_clip` excludes
     padding and clips that are never held out (`is_extra` of `split_windows`).
     """
 
-    group: UInt8[np.ndarray, "member machine window"]  # PADDING, TRAIN or HELD_OUT
+    window_use: UInt8[np.ndarray, "member machine window"]  # PADDING, TRAIN or HELD_OUT
     is_held_out: Bool[np.ndarray, "member machine clip"]
     is_clip: Bool[np.ndarray, "machine clip"]
     is_target: Bool[np.ndarray, "machine clip"]
@@ -60,7 +60,7 @@ def split_windows(
         attributes: for each machine, a number for each clip. Clips with the same number
             have the same attributes and are never compared. Default: unknown.
         folds: for each machine, the fold that holds out each clip. Default: similar
-            clips are grouped, and the groups are assigned to the folds.
+            clips are clustered, and the clusters are assigned to the folds.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -69,7 +69,7 @@ def split_windows(
     n_members, fraction = config.n_members, config.train.held_out_fraction
     is_linked = _links(arrays, config, recordings)
     split = Split(
-        group=np.zeros((n_members, *arrays.window_start.shape), np.uint8),  # PADDING
+        window_use=np.full((n_members, *arrays.window_start.shape), PADDING, np.uint8),
         is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
         is_clip=(np.asarray(arrays.clips.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
@@ -77,27 +77,27 @@ def split_windows(
         is_excluded=link_groups(is_linked, attributes),
     )
     if folds is None:
-        groups = _groups(arrays, split.is_clip, config, recordings)
+        clusters = _clusters(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):
         rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
         members = slice(s * n_folds, (s + 1) * n_folds)
-        group = split.group[members, m, : n_windows[m].sum()]
+        use = split.window_use[members, m, : n_windows[m].sum()]
         held_out, is_clip = split.is_held_out[members, m], split.is_clip[m]
         if config.train.split == "window":
-            n_held_out = math.ceil(fraction * group.shape[1])
-            group[:] = TRAIN
-            group[:, rng.permutation(group.shape[1])[:n_held_out]] = HELD_OUT
+            n_held_out = math.ceil(fraction * use.shape[1])
+            use[:] = TRAIN
+            use[:, rng.permutation(use.shape[1])[:n_held_out]] = HELD_OUT
             continue
         if config.train.split == "folds":
             of_clip = (
-                deal_groups(rng, groups[m], n_folds)
+                deal_groups(rng, clusters[m], n_folds)
                 if folds is None
                 else folds[m][np.flatnonzero(is_clip)]
             )
             held_out[:, is_clip] = of_clip == np.arange(n_folds)[:, None]
         else:
             held_out[0] = _held_out_clips(rng, is_clip, split.is_target[m], fraction)
-        group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m], axis=1)
+        use[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m], axis=1)
     return split
 
 
@@ -130,7 +130,7 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
     Raises:
         InputError: a model has too few windows; the message names its machine.
     """
-    fewest = (split.group == TRAIN).sum(-1).min(0)
+    fewest = (split.window_use == TRAIN).sum(-1).min(0)
     for name, count in zip(names, fewest, strict=True):
         if count < _FEWEST_WINDOWS:
             raise InputError(
@@ -181,16 +181,16 @@ def _all_sound_the_same(arrays: TrainingArrays, split: Split, machine: int) -> b
     return all(np.abs(mean - first).max() < _SAME for mean in means)
 
 
-def _groups(
+def _clusters(
     arrays: TrainingArrays,
     is_clip: Bool[np.ndarray, "machine clip"],
     config: Config,
     recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each machine's groups of clips, or [] if the split is not `folds`."""
+    """Return each machine's clusters of clips, or [] if the split is not `folds`."""
     if config.train.split != "folds":
         return []
-    groups = []
+    clusters = []
     for m, used in enumerate(is_clip):
         spectra = np.asarray(
             _spectra(arrays.clips.log_mel[m], arrays.clips.n_frames[m])[used],
@@ -204,11 +204,11 @@ def _groups(
             spectra = np.stack(
                 [spectra[recording == r].mean(0) for r in range(max(recording) + 1)]
             )
-        of_recording = groups_of_clips(
+        of_recording = clusters_of_clips(
             spectra, config.train.group_distance, config.train.n_folds
         )
-        groups.append(of_recording[recording])
-    return groups
+        clusters.append(of_recording[recording])
+    return clusters
 
 
 @jax.jit
@@ -243,14 +243,14 @@ def _held_out_clips(
     return held_out
 
 
-def groups_of_clips(
+def clusters_of_clips(
     statistic: Float[np.ndarray, "clip feature"], distance: float, n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Group similar clips; return each clip's group number.
+    """Cluster similar clips; return the number of each clip's cluster.
 
     Clustering by average linkage joins clips that are less than `distance` times the
-    median distance apart. A group larger than two folds is split again, based on the
-    median distance within the group.
+    median distance apart. A cluster larger than two folds is split again, based on the
+    median distance within the cluster.
     """
     n_clips = len(statistic)
     largest = max(1.0, n_clips * min(0.5, _LARGEST_SHARE / n_folds))

@@ -283,7 +283,8 @@ def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypat
     probe = official(np.random.default_rng(1), 1)
     errors = probe.state.batch_errors[0, 0]
     errors = errors[np.isfinite(errors)]
-    n_train, n_held_out = ((probe.split.group == g).sum() for g in (TRAIN, HELD_OUT))
+    window_use = probe.split.window_use
+    n_train, n_held_out = ((window_use == use).sum() for use in (TRAIN, HELD_OUT))
     assert len(errors) == -(-n_train // 32)
     (of_mse,) = (s for s in used if np.array_equal(s[: len(errors)], errors))
     assert len(of_mse) == len(errors) + -(-n_held_out // 32)

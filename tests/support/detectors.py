@@ -57,9 +57,9 @@ def fitted(
     """Train for some epochs, apply `change` to the state on the host, and fit."""
     arrays = stack_machines(machines, config.features.n_context)
     split = split_windows(arrays, config, attributes=attributes)
-    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    n_windows = (split.window_use[0] > 0).sum(-1).tolist()
     placement = make_placement(n_windows, config.n_members, jax.devices()[:1])
-    trainer = make_trainer(config, placement, arrays, split.group)
+    trainer = make_trainer(config, placement, arrays, split.window_use)
     state = trainer.initial
     for epoch in range(1, epochs + 1):
         state, _ = trainer.epoch(epoch, state)

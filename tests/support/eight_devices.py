@@ -27,8 +27,8 @@ CONFIG = override(
 )
 
 
-def train(placement: Placement, arrays, group) -> list[np.ndarray]:
-    trainer = make_trainer(CONFIG, placement, arrays, group)
+def train(placement: Placement, arrays, window_use) -> list[np.ndarray]:
+    trainer = make_trainer(CONFIG, placement, arrays, window_use)
     state: Any = trainer.initial
     for epoch in (1, 2):
         state, _ = trainer.epoch(epoch, state)
@@ -38,19 +38,19 @@ def train(placement: Placement, arrays, group) -> list[np.ndarray]:
 def differences(n_machines: int) -> dict[str, float]:
     machines = crowd(np.random.default_rng(0), [5, 8, 6, 9, 7][:n_machines])
     arrays = stack_machines(machines, CONFIG.features.n_context)
-    group = split_windows(arrays, CONFIG).group
-    work = (group[0] > 0).sum(-1).tolist()
+    window_use = split_windows(arrays, CONFIG).window_use
+    work = (window_use[0] > 0).sum(-1).tolist()
 
     def placement(n_devices: int, batching: Any) -> Placement:
         return make_placement(
             work, CONFIG.n_members, jax.devices()[:n_devices], batching
         )
 
-    expected = train(placement(1, "map"), arrays, group)
+    expected = train(placement(1, "map"), arrays, window_use)
     largest = {}
     for n_devices in (1, 2, 4, 8):
         mesh: Any = placement(n_devices, "vmap")
-        ours = train(replace(mesh, batching="map"), arrays, group)
+        ours = train(replace(mesh, batching="map"), arrays, window_use)
         largest[str(n_devices)] = max(
             float(np.max(np.abs(a - b) / (np.abs(b) + 1e-6)))
             for a, b in zip(ours, expected, strict=True)

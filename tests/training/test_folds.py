@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 from sklearn.cluster import AgglomerativeClustering
 
 from gammavae_jax.config import TrainConfig
-from gammavae_jax.training.split import deal_groups, groups_of_clips
+from gammavae_jax.training.split import clusters_of_clips, deal_groups
 
 DISTANCE = TrainConfig().group_distance
 
@@ -26,7 +26,7 @@ def partition(groups):
 def test_near_copies_form_a_group(seed):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 5, 40)
-    groups = groups_of_clips(families(rng, sizes), DISTANCE, 5)
+    groups = clusters_of_clips(families(rng, sizes), DISTANCE, 5)
     family = np.repeat(np.arange(len(sizes)), sizes)
     assert partition(groups) == partition(family)
 
@@ -43,7 +43,7 @@ SINGLE = {
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_independent_identical_or_very_few_clips_are_groups_of_one(name):
-    groups = groups_of_clips(SINGLE[name], DISTANCE, 5)
+    groups = clusters_of_clips(SINGLE[name], DISTANCE, 5)
     assert sorted(groups) == list(range(len(SINGLE[name])))
 
 
@@ -53,9 +53,9 @@ def test_a_group_too_large_for_two_folds_is_cut_again():
     inner = families(rng, [8] * 5, noise=0.001)
     clips = np.concatenate([0.1 * inner, families(rng, [1] * 50)])
     # With two folds, the forty clips fit into one group.
-    two = groups_of_clips(clips, DISTANCE, 2)
+    two = clusters_of_clips(clips, DISTANCE, 2)
     assert frozenset(range(40)) in partition(two)
-    five = groups_of_clips(clips, DISTANCE, 5)
+    five = clusters_of_clips(clips, DISTANCE, 5)
     expected = {frozenset(range(8 * k, 8 * k + 8)) for k in range(5)}
     assert partition(five) == expected | {frozenset([40 + k]) for k in range(50)}
 
@@ -73,13 +73,13 @@ def test_groups_equal_average_linkage_of_scikit_learn(seed, distance):
     )
     expected = partition(linkage.fit_predict(points))
     assert 1 < max(map(len, expected)) <= 30  # so no group is cut again
-    assert partition(groups_of_clips(clips, distance, 2)) == expected
+    assert partition(clusters_of_clips(clips, distance, 2)) == expected
 
 
 def test_copies_among_different_clips_form_a_group():
     clips = np.random.default_rng(0).standard_normal((20, 60))
     clips[7] = clips[3]
-    groups = groups_of_clips(clips, DISTANCE, 5)
+    groups = clusters_of_clips(clips, DISTANCE, 5)
     assert groups[7] == groups[3]
     assert len(set(groups)) == 19
 
@@ -88,8 +88,8 @@ def test_copies_among_different_clips_form_a_group():
 def test_a_constant_feature_has_no_influence(value):
     clips = families(np.random.default_rng(0), [3] * 12)
     more = np.column_stack([clips, np.full((len(clips), 40), value)])
-    expected = groups_of_clips(clips, DISTANCE, 5)
-    np.testing.assert_array_equal(groups_of_clips(more, DISTANCE, 5), expected)
+    expected = clusters_of_clips(clips, DISTANCE, 5)
+    np.testing.assert_array_equal(clusters_of_clips(more, DISTANCE, 5), expected)
 
 
 def test_rounding_noise_of_a_constant_feature_has_no_influence():
@@ -97,7 +97,7 @@ def test_rounding_noise_of_a_constant_feature_has_no_influence():
     rng = np.random.default_rng(0)
     clips = families(rng, [3] * 12)
     noise = 1e-7 * rng.standard_normal((len(clips), 200))
-    groups = groups_of_clips(np.column_stack([clips, noise]), DISTANCE, 5)
+    groups = clusters_of_clips(np.column_stack([clips, noise]), DISTANCE, 5)
     assert partition(groups) == partition(np.repeat(np.arange(12), 3))
 
 
@@ -105,8 +105,8 @@ def test_a_change_of_units_changes_no_group():
     rng = np.random.default_rng(0)
     clips = families(rng, rng.integers(1, 5, 30))
     scaled = clips * 10 ** rng.uniform(-1, 1, clips.shape[1]) + 50.0
-    expected = partition(groups_of_clips(clips, DISTANCE, 5))
-    assert partition(groups_of_clips(scaled, DISTANCE, 5)) == expected
+    expected = partition(clusters_of_clips(clips, DISTANCE, 5))
+    assert partition(clusters_of_clips(scaled, DISTANCE, 5)) == expected
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -114,10 +114,10 @@ def test_the_order_of_the_clips_does_not_change_the_groups(seed):
     rng = np.random.default_rng(seed)
     # If noise is as large as the distances between families, groups are cut again.
     clips = families(rng, rng.integers(1, 30, 12), noise=rng.uniform(0.01, 1.0))
-    expected = groups_of_clips(clips, DISTANCE, 5)
+    expected = clusters_of_clips(clips, DISTANCE, 5)
     order = rng.permutation(len(clips))
     ours = np.empty(len(clips), int)
-    ours[order] = groups_of_clips(clips[order], DISTANCE, 5)
+    ours[order] = clusters_of_clips(clips[order], DISTANCE, 5)
     assert partition(ours) == partition(expected)
 
 
@@ -161,7 +161,7 @@ def test_no_group_has_more_than_half_of_the_clips():
     rng = np.random.default_rng(0)
     inner = families(rng, [12] * 5, noise=0.001)
     clips = np.concatenate([0.1 * inner, families(rng, [1] * 40)])
-    sizes = np.bincount(groups_of_clips(clips, DISTANCE, 2))
+    sizes = np.bincount(clusters_of_clips(clips, DISTANCE, 2))
     assert sorted(sizes) == [1] * 40 + [12] * 5
 
 
@@ -171,6 +171,6 @@ def test_the_unit_of_a_feature_has_no_influence_unless_it_only_rounds(unit, is_u
     scaled = clips * [1, unit, 1, unit]
     expected = clips if is_used else clips[:, ::2]
     other = clips[:, ::2] if is_used else clips
-    ours = partition(groups_of_clips(scaled, DISTANCE, 2))
-    assert ours == partition(groups_of_clips(expected, DISTANCE, 2))
-    assert ours != partition(groups_of_clips(other, DISTANCE, 2))
+    ours = partition(clusters_of_clips(scaled, DISTANCE, 2))
+    assert ours == partition(clusters_of_clips(expected, DISTANCE, 2))
+    assert ours != partition(clusters_of_clips(other, DISTANCE, 2))

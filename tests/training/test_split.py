@@ -34,10 +34,10 @@ def assert_windows_follow_clips(split, arrays):
     """Assert that each model holds out whole clips, and trains on others."""
     for member, m in np.ndindex(split.is_held_out.shape[:2]):
         clip = windows_of(arrays, m)
-        used = split.group[member, m, : len(clip)]
+        used = split.window_use[member, m, : len(clip)]
         held_out = split.is_held_out[member, m][clip]
         np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
-        assert (split.group[member, m, len(clip) :] == PADDING).all()
+        assert (split.window_use[member, m, len(clip) :] == PADDING).all()
         assert (used == TRAIN).any()
 
 
@@ -47,7 +47,7 @@ def test_each_clip_is_held_out_by_one_fold_of_a_seed_and_trained_on_by_the_other
     config = tiny("default", "n_seeds=3", "train.n_folds=4")
     arrays = stack_machines(machines, 5)
     split = split_windows(arrays, config)
-    assert split.group.shape[0] == split.is_held_out.shape[0] == 12
+    assert split.window_use.shape[0] == split.is_held_out.shape[0] == 12
     by_seed = split.is_held_out.reshape(3, 4, 2, -1).sum(1)
     for m, (_, machine_clips) in enumerate(machines):
         n_clips = len(machine_clips.files)
@@ -70,7 +70,8 @@ def test_equal_seeds_give_equal_folds_and_different_seeds_do_not(tiny, machines)
     assert (by_seed[0] != by_seed[1]).any()
     assert (by_seed[1] != by_seed[2]).any()
     later = tiny("default", "seed=13712", "train.n_folds=5")
-    np.testing.assert_array_equal(split_windows(arrays, later).group, split.group[5:10])
+    again = split_windows(arrays, later)
+    np.testing.assert_array_equal(again.window_use, split.window_use[5:10])
 
 
 def test_a_machine_has_the_same_folds_alone_and_beside_others(tiny, machines):
@@ -90,7 +91,7 @@ def test_machines_with_equal_clips_but_different_names_hold_out_different_clips(
 ):
     same = clips(noise(np.random.default_rng(0), 20))
     split = split_windows(stack_machines([("a", same), ("b", same)], 5), tiny(kind))
-    assert (split.group[:, 0] != split.group[:, 1]).any()
+    assert (split.window_use[:, 0] != split.window_use[:, 1]).any()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -103,7 +104,7 @@ def test_near_copies_are_never_split_between_training_and_held_out(tiny, seed):
     clip = windows_of(arrays, 0)
     for member in range(10):
         for number in range(len(sizes)):
-            used = split.group[member, 0, : len(clip)][family[clip] == number]
+            used = split.window_use[member, 0, : len(clip)][family[clip] == number]
             assert len(set(used)) == 1
 
 
@@ -124,7 +125,7 @@ def test_extra_clips_are_trained_on_and_never_held_out(
     assert not split.is_clip[is_extra].any()
     np.testing.assert_array_equal(split.is_held_out.sum(-1), [[n_held_out]] * 5)
     clip = windows_of(arrays, 0)
-    of_extra = split.group[:, 0, : len(clip)][:, is_extra[0][clip]]
+    of_extra = split.window_use[:, 0, : len(clip)][:, is_extra[0][clip]]
     assert (of_extra == TRAIN).all()
 
 
@@ -159,7 +160,7 @@ def test_of_two_clips_each_is_held_out_by_one_fold(tiny):
     arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 2)))], 5)
     split = split_windows(arrays, tiny("default", "train.n_folds=5"))
     assert sorted(split.is_held_out[:, 0].sum(0)) == [1, 1]
-    assert (split.group == TRAIN).any(-1).all()
+    assert (split.window_use == TRAIN).any(-1).all()
 
 
 def test_the_clip_split_holds_out_whole_clips(tiny, machines):
@@ -194,9 +195,9 @@ def test_the_official_split_holds_out_a_tenth_of_the_windows_at_random(tiny):
     assert not split.is_held_out.any()
     for m in range(2):
         n_windows = int(np.maximum(arrays.clips.n_frames[m] - 4, 0).sum())
-        held_out = split.group[0, m, :n_windows] == HELD_OUT
+        held_out = split.window_use[0, m, :n_windows] == HELD_OUT
         assert held_out.sum() == -(-n_windows // 10)
-        assert (split.group[0, m, n_windows:] == PADDING).all()
+        assert (split.window_use[0, m, n_windows:] == PADDING).all()
         # Windows are drawn singly: most neighbours of held-out ones are trained on.
         assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 

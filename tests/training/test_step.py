@@ -34,15 +34,15 @@ def tiny(tiny):
 def prepare(config, machines, devices=1, batching: Batching = "map"):
     """Return the trainer, placement, arrays and split of machines."""
     arrays = stack_machines(machines, config.features.n_context)
-    group = split_windows(arrays, config).group
+    window_use = split_windows(arrays, config).window_use
     placement = make_placement(
-        (group[0] > 0).sum(-1).tolist(),
+        (window_use[0] > 0).sum(-1).tolist(),
         config.n_members,
         jax.devices()[:devices],
         batching,
     )
-    trainer = epochs.make_trainer(config, placement, arrays, group)
-    return trainer, placement, arrays, group
+    trainer = epochs.make_trainer(config, placement, arrays, window_use)
+    return trainer, placement, arrays, window_use
 
 
 def fit(config, machines, n_epochs, devices=1, batching: Batching = "map"):
@@ -160,8 +160,8 @@ def test_equal_seeds_give_equal_bytes_and_different_seeds_do_not(tiny, machines)
 
 
 def test_each_window_is_trained_on_once_per_epoch():
-    group = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
-    order = np.asarray(epochs.shuffled(jax.random.key(3), jnp.asarray(group)))
+    window_use = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
+    order = np.asarray(epochs.shuffled(jax.random.key(3), jnp.asarray(window_use)))
     assert set(order[:40]) == set(range(40))
     assert list(order[:40]) != list(range(40))
     assert set(order[40:49]) == set(range(40, 49))
@@ -178,11 +178,11 @@ def test_padding_does_not_change_the_shuffle(key):
 
 def test_a_batch_holds_windows_of_successive_frames_of_one_clip(tiny, machines):
     config = tiny("default")
-    _, _, arrays, group = prepare(config, machines[:1])
+    _, _, arrays, window_use = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
-    n = int((group[0, 0] > 0).sum())
+    n = int((window_use[0, 0] > 0).sum())
     batch, weight, _ = epochs.gather(
-        config, data, jnp.arange(group.shape[2]), 0, jnp.array(n), jnp.array(0)
+        config, data, jnp.arange(window_use.shape[2]), 0, jnp.array(n), jnp.array(0)
     )
     expected = [
         clip[start : start + 5].ravel()
@@ -240,12 +240,12 @@ def epochs_with(monkeypatch, train_step, config, n_train=70):
     """
     arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 1, 84)))], 5)
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
-    group = jnp.where(jnp.arange(80) < n_train, TRAIN, HELD_OUT).astype(jnp.uint8)
+    window_use = jnp.where(jnp.arange(80) < n_train, TRAIN, HELD_OUT).astype(jnp.uint8)
     key = step.model_key(jnp.array([1, 0], jnp.uint32), data.name_hash)
     state = jax.jit(partial(step.init_state, config, n_batches=3))(key)
     monkeypatch.setattr(epochs, "train_step", train_step)
     epoch = jax.jit(partial(epochs.train_epoch, config))
-    return state, lambda number: epoch(key, jnp.array(number), state, data, group)
+    return state, lambda number: epoch(key, jnp.array(number), state, data, window_use)
 
 
 def losses(value, n):
@@ -312,8 +312,8 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
     rng = np.random.default_rng(0)
     config = tiny("paper", "model.n_latent=8", "train.epochs=250")
     machine = ("m", clips(noise(rng, 30, 14)))
-    _, _, _, group = prepare(config, [machine])
-    n_steps = -(-int((group == TRAIN).sum()) // config.train.batch_size)
+    _, _, _, window_use = prepare(config, [machine])
+    n_steps = -(-int((window_use == TRAIN).sum()) // config.train.batch_size)
     state, infos = fit(config, [machine], -(-2000 // n_steps))
     assert not state.is_stopped.any()
     assert np.isfinite([info.loss for info in infos]).all()
@@ -325,7 +325,7 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
 
 def test_an_epoch_equals_its_steps_one_by_one(tiny, machines):
     config = tiny("default")
-    trainer, placement, arrays, group = prepare(config, machines[:1])
+    trainer, placement, arrays, window_use = prepare(config, machines[:1])
     first, _ = trainer.epoch(1, trainer.initial)
     before = placement.get(first)
     after, info = (placement.get(tree) for tree in trainer.epoch(2, first))
@@ -334,8 +334,9 @@ def test_an_epoch_equals_its_steps_one_by_one(tiny, machines):
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), before)
     member = jnp.array([config.seeds[0], 0], jnp.uint32)
     key = jax.random.fold_in(step.model_key(member, data.name_hash), 2)
-    order = epochs.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
-    n_train, n_held_out = (int((group[0, 0] == g).sum()) for g in (TRAIN, HELD_OUT))
+    order = epochs.shuffled(jax.random.fold_in(key, 0), jnp.asarray(window_use[0, 0]))
+    of_model = window_use[0, 0]
+    n_train, n_held_out = (int((of_model == use).sum()) for use in (TRAIN, HELD_OUT))
     expected, counts = [], []
     for number in range(-(-n_train // config.train.batch_size)):
         batch, weight, _ = epochs.gather(
