@@ -8,7 +8,7 @@ import scipy.special
 
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-CONCENTRATIONS = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 355.0, 1000.0]
+EVERY_SCALE = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 355.0, 1000.0]
 QUANTILES = [1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6]
 
 
@@ -18,7 +18,7 @@ def draws(concentration):
     return np.log(z[z > 1e-300]).astype(np.float32)
 
 
-@pytest.mark.parametrize("concentration", CONCENTRATIONS)
+@pytest.mark.parametrize("concentration", EVERY_SCALE)
 def test_the_derivative_matches_jaxs_iteration_in_float64(concentration):
     log_z = draws(concentration)
     a = np.full_like(log_z, concentration)
@@ -45,7 +45,7 @@ def test_the_derivative_of_underflowing_samples_matches_the_lower_tail(
 
 
 def test_the_derivative_is_continuous_where_the_two_methods_meet():
-    a = jnp.asarray(CONCENTRATIONS)
+    a = jnp.asarray(EVERY_SCALE)
     below, above = (log_draw_derivative(a, jnp.full_like(a, s)) for s in (-1e-7, 1e-7))
     np.testing.assert_allclose(below, above, rtol=1e-5)
 
