@@ -31,8 +31,7 @@ from gammavae_jax.evaluation.tables import (
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
 from gammavae_jax.report.figures import code_use, training_curves
-from gammavae_jax.report.page import Report, report_html
-from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.page import Report, error_bars, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.report.shown_clips import (
     Loader,

@@ -17,8 +17,7 @@ from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.report.figures import CodeUse, Curve
-from gammavae_jax.report.page import Report, report_html
-from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.page import Report, error_bars, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.report.shown_clips import WantedClip, show_clips, telling_clips_of_all
