@@ -63,7 +63,7 @@ class Export:
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import load_detector
         from gammavae_jax.scoring.detector import with_false_alarm_rate
-        from gammavae_jax.scoring.sensitivity import unsupported_machines
+        from gammavae_jax.scoring.sample_size import unsupported_machines
 
         log = Log()
         detector = load_detector(self.checkpoint)

@@ -79,7 +79,7 @@ class Fit:
         require_place(self.out)  # fail now instead of after training
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
-        from gammavae_jax.scoring.sensitivity import training_summaries
+        from gammavae_jax.scoring.sample_size import training_summaries
 
         detector = AnomalyDetector(
             preset=self.preset,

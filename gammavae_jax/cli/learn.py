@@ -199,7 +199,7 @@ def _rows(
     detector: "AnomalyDetector", machine: str, learnt: "Sequence[Verdict]"
 ) -> dict[str, str]:
     """Describe one version: what its threshold is based on, and its alarms."""
-    from gammavae_jax.scoring.sensitivity import sensitivities
+    from gammavae_jax.scoring.sample_size import sensitivities
 
     fitted = detector.detector_
     rate = fitted.config.scoring.false_alarm_rate

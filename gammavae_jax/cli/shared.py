@@ -181,7 +181,7 @@ def set_rate(estimator: "AnomalyDetector", false_alarm_rate: float) -> None:
         InputError: the rate is out of range, or the thresholds are the official ones.
     """
     from gammavae_jax.log import Log
-    from gammavae_jax.scoring.sensitivity import unsupported_machines
+    from gammavae_jax.scoring.sample_size import unsupported_machines
 
     is_same = estimator.false_alarm_rate == false_alarm_rate
     estimator.set_params(false_alarm_rate=false_alarm_rate)

@@ -22,7 +22,7 @@ from gammavae_jax.errors import InputError, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gammavae_jax.scoring.sensitivity import Sensitivity
+    from gammavae_jax.scoring.sample_size import Sensitivity
 
 _RATES = (0.2, 0.1, 0.05, 0.02, 0.01)
 
@@ -56,7 +56,7 @@ class Threshold:
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
         from gammavae_jax.runs.detector_folder import is_estimator
-        from gammavae_jax.scoring.sensitivity import sensitivities
+        from gammavae_jax.scoring.sample_size import sensitivities
 
         rate = self.false_alarm_rate
         is_changed = rate is not None

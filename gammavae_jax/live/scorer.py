@@ -195,7 +195,7 @@ def load_scorer(
         say: called with a note if there are too few recordings for this rate.
     """
     from gammavae_jax.anomaly_detector import AnomalyDetector
-    from gammavae_jax.scoring.sensitivity import unsupported_machines
+    from gammavae_jax.scoring.sample_size import unsupported_machines
 
     detector = AnomalyDetector.load(path, verbose=False)
     if false_alarm_rate is not None:

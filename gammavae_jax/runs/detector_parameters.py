@@ -126,7 +126,7 @@ def with_parameters(
     configuration_of(now)  # raises an error if 'settings' contradict the rate
     # Imported late, because these modules import JAX.
     from gammavae_jax.scoring.detector import with_false_alarm_rate
-    from gammavae_jax.scoring.sensitivity import unsupported_machines
+    from gammavae_jax.scoring.sample_size import unsupported_machines
 
     detector = with_false_alarm_rate(detector, rate)
     if note := unsupported_machines(detector):
