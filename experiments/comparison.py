@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.config import MODEL_FREE_STATISTICS, RULES, Config
-from gammavae_jax.config_json import to_dict
+from gammavae_jax.config_json import to_dict, to_json
 from gammavae_jax.data.arrays import is_anomaly
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import escape_formula
-from gammavae_jax.evaluation.tables import percent, to_json
+from gammavae_jax.evaluation.tables import percent
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
 from gammavae_jax.runs.folder import RunFolder, is_finished, last_epoch, locked_folder

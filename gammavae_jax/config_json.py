@@ -1,7 +1,8 @@
-"""Parses JSON, reads and writes configurations as JSON, and overrides their fields.
+"""Reads and writes JSON and configurations as JSON, and overrides their fields.
 
 JSON from a file may be nested deeply, or hold numbers that are not finite. Tests ensure
-that the package parses it only with the functions of this module.
+that the package parses it only with the functions of this module. JSON that is written
+has null for numbers that are not finite.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,3 +130,22 @@ def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not a finite number")
     return number
+
+
+def to_json(tree: Any) -> str:
+    """Convert data to indented JSON, with null for non-finite numbers."""
+    return json.dumps(with_none(tree), indent=2) + "\n"
+
+
+def finite(value: float) -> float | None:
+    """Return the number, or None (null in JSON) if it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def with_none(tree: Any) -> Any:
+    """Return nested data in which None replaces every number that is not finite."""
+    if isinstance(tree, Mapping):
+        return {name: with_none(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [with_none(value) for value in tree]
+    return finite(tree) if isinstance(tree, float) else tree

@@ -158,8 +158,8 @@ def _named(check: "FaultCheck") -> list[str]:
 
 def _record(check: "FaultCheck") -> dict[str, Any]:
     """Convert the results to JSON types, with null for numbers that are not finite."""
+    from gammavae_jax.config_json import with_none
     from gammavae_jax.evaluation.fault_check_text import advice, conclusion
-    from gammavae_jax.scoring.json_numbers import with_none
 
     detection, more = check.detection, check.detection.more_recordings
     return with_none(

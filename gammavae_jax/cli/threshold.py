@@ -104,7 +104,7 @@ def _records(
     found: "dict[str, list[Sensitivity]]", current: float
 ) -> list[dict[str, Any]]:
     """Convert the tables to JSON types, one object for each machine and rate."""
-    from gammavae_jax.scoring.json_numbers import finite
+    from gammavae_jax.config_json import finite
 
     return [
         {

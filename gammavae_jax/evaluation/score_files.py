@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from gammavae_jax.config_json import with_none
 from gammavae_jax.data.names import clip_stem, require_names
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import (
@@ -39,7 +40,6 @@ from gammavae_jax.evaluation.official import (
     official_score,
 )
 from gammavae_jax.files import write_text
-from gammavae_jax.scoring.json_numbers import with_none
 
 
 def write_scores(

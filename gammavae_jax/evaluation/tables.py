@@ -3,7 +3,6 @@
 Numbers are fractions in JSON, and percentages in tables.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,6 @@ from gammavae_jax.evaluation.official import (
     harmonic_means,
     official_score,
 )
-from gammavae_jax.scoring.json_numbers import with_none
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 # The columns to look at first.
@@ -134,11 +132,6 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
         [row for row in chosen if row.seed == seed]
         for seed in dict.fromkeys(row.seed for row in chosen)
     ]
-
-
-def to_json(tree: Any) -> str:
-    """Convert data to indented JSON, with null for non-finite numbers."""
-    return json.dumps(with_none(tree), indent=2) + "\n"
 
 
 def results_table(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from gammavae_jax.config_json import finite
 from gammavae_jax.data.states import State
 from gammavae_jax.live.metrics import busy
-from gammavae_jax.scoring.json_numbers import finite
 
 _RETRY = "retry: 1000\n\n"  # ms after which a browser reconnects
 _PING = ": ping\n\n"  # a comment; sending it reveals a lost connection

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from gammavae_jax.config_json import finite
 from gammavae_jax.data.audio.files import RecordingBlocks, open_recording
 from gammavae_jax.data.recordings.sources import known_machine
 from gammavae_jax.errors import InputError
@@ -19,7 +20,6 @@ from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
 from gammavae_jax.live.scorer import LiveScorer, ScoredRecording
 from gammavae_jax.live.uploads import Upload, Uploads
-from gammavae_jax.scoring.json_numbers import finite
 
 _SHUTTING_DOWN = "the server is shutting down"
 _MOST_SAMPLES_A_SECOND = 192_000  # all channels; a higher rate lowers `max_seconds`

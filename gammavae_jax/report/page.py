@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gammavae_jax.config import Config
+from gammavae_jax.config_json import finite
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.evaluation.metrics import MAX_FPR, Row
@@ -22,7 +23,6 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.report.figures import CodeUse, Curve, error_bar, plot_curve
 from gammavae_jax.report.templates import render
-from gammavae_jax.scoring.json_numbers import finite
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 

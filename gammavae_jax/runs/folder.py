@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict, parse_json, read_json
+from gammavae_jax.config_json import finite, from_dict, parse_json, read_json
 from gammavae_jax.errors import InputError, writing
 from gammavae_jax.files import (
     FolderInUse,
@@ -30,7 +30,6 @@ from gammavae_jax.runs.result_files import (
     remove_results,
     write_config,
 )
-from gammavae_jax.scoring.json_numbers import finite
 
 _LOCK = ".run-lock"
 

@@ -17,11 +17,11 @@ from typing import Any
 import jax
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import to_dict
+from gammavae_jax.config_json import to_dict, to_json
 from gammavae_jax.errors import writing
 from gammavae_jax.evaluation.csv_files import results_csv
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.tables import summarise_rows, to_json
+from gammavae_jax.evaluation.tables import summarise_rows
 from gammavae_jax.files import remove, sync_folder, write_text
 from gammavae_jax.models.gamma_sampler import gamma_sampler
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import to_dict
+from gammavae_jax.config_json import to_dict, to_json
 from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.clips import clip_identities
 from gammavae_jax.data.loading import (
@@ -24,7 +24,6 @@ from gammavae_jax.data.recording_notes import note_left_out, note_shared_clips
 from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import definition_of
-from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
 from gammavae_jax.runs.checkpoint import load_detector, training_clips
 from gammavae_jax.runs.folder import (

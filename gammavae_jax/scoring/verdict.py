@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from gammavae_jax.config_json import with_none
 from gammavae_jax.data.states import State
-from gammavae_jax.scoring.json_numbers import with_none
 
 
 class Stretch(NamedTuple):

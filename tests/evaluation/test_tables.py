@@ -8,6 +8,7 @@ import statistics
 import pytest
 from rich.console import Console
 
+from gammavae_jax.config_json import to_json
 from gammavae_jax.evaluation.metrics import METRICS, Row
 from gammavae_jax.evaluation.official import harmonic_mean, official_score
 from gammavae_jax.evaluation.tables import (
@@ -15,7 +16,6 @@ from gammavae_jax.evaluation.tables import (
     results_table,
     summarise_rows,
     table_cells,
-    to_json,
 )
 
 PUBLISHED = {"theirs": {"fan": (60.0, 50.0, 51.0), "pump": (70.0, 40.0, 53.0)}}

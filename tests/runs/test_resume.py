@@ -16,10 +16,9 @@ from support.main_job import (
     score_bytes,
 )
 
-from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.config_json import override, to_dict, to_json
 from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.runs import run
 from gammavae_jax.runs.folder import RunFolder, locked_folder, read_config
 from gammavae_jax.runs.resume import FolderObserver

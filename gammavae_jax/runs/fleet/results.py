@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import read_json
+from gammavae_jax.config_json import read_json, to_json
 from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
+from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores
 from gammavae_jax.files import atomic_write, open_regular
 from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page

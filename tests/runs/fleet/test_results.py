@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from gammavae_jax.config_json import to_json
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv, results_csv
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.tables import summarise_rows, to_json
+from gammavae_jax.evaluation.tables import summarise_rows
 from gammavae_jax.presets import preset
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.results import join_tables, summarise_results
