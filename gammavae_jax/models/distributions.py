@@ -16,8 +16,7 @@ from gammavae_jax.models.gamma_divergence import (
     exponential_excess,
     gamma_divergence,
 )
-from gammavae_jax.models.gamma_gradient import log_draw_derivative
-from gammavae_jax.models.gamma_sampler import gamma_sampler
+from gammavae_jax.models.gamma_sampler import gamma_sampler, log_draw_derivative
 
 # Outside these bounds float32 cannot represent a sample or its derivative.
 MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
