@@ -53,7 +53,7 @@ READ_OTHER_FILES = {
     *("files", "live.app", "report.templates", "runs.fleet.plan"),
 }
 # JSON from elsewhere is parsed only by `config_json`.
-PARSE_OTHER_JSON = {"config_json", "data.download.catalogue", "devices.cluster"}
+PARSE_OTHER_JSON = {"config_json", "devices.cluster"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 

@@ -47,8 +47,11 @@ class Download:
 
     def run(self) -> int:
         """Download the archives that are missing or, with --list, list all archives."""
-        from gammavae_jax.data.download.catalogue import find_archives
-        from gammavae_jax.data.download.deliver import deliver, published_files
+        from gammavae_jax.data.download.catalogue import (
+            deliver,
+            find_archives,
+            published_files,
+        )
         from gammavae_jax.log import Log
 
         archives = find_archives(self.year, self.machines, self.parts)
@@ -130,7 +133,7 @@ def _rows(
     published: dict["Archive", "PublishedFile"],
 ) -> list[dict[str, Any]]:
     """Return one row per archive, as written by `--json`."""
-    from gammavae_jax.data.download.deliver import status_of
+    from gammavae_jax.data.download.catalogue import status_of
 
     rows = []
     for archive in archives:

@@ -14,8 +14,7 @@ from support.challenge_archives import packed, publish
 from support.processes import python
 
 from gammavae_jax.cli.download import Download
-from gammavae_jax.data.download.catalogue import find_archives
-from gammavae_jax.data.download.deliver import LOCK_NAME
+from gammavae_jax.data.download.catalogue import LOCK_NAME, find_archives
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import is_dcase2024_development_set
