@@ -1,7 +1,8 @@
-"""The page for unlabelled recordings that were scored outside a run."""
+"""The page for unlabelled recordings that were scored outside a run, also in a notebook."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from jaxtyping import Float, Int
 from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError, names_text
-from gammavae_jax.files import write_text
+from gammavae_jax.files import read_text, write_text
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.report.shown_clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.scoring.decision import Scored, clip_states
 from gammavae_jax.scoring.detector import Detector, clip_p_values, machine_names
 from gammavae_jax.scoring.scored_clips import ScoredClips
+from gammavae_jax.scoring.verdict import Verdict
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut into parts. Each recording has one "
@@ -138,3 +140,45 @@ def _not_judged(
     if not named:
         return []
     return [f"Not judged because of their states: {names_text(named)}."]
+
+
+_MOST_BYTES = 20_000_000  # a notebook that contains larger pages opens slowly
+# Otherwise, links within the page would lead to the notebook. This must precede the
+# page's security policy, which would forbid it.
+_BASE = '<base href="about:srcdoc">'
+# Scripts on the page may run, but cannot reach the notebook.
+_FRAME = (
+    '<iframe srcdoc="{page}" sandbox="allow-scripts" title="{title}" '
+    'style="width: 100%; height: 700px; border: 0"></iframe>'
+)
+
+
+class ReportedVerdicts(list[Verdict]):
+    """The verdicts on recordings, with the page that explains them.
+
+    A notebook shows the page if a cell ends with this list.
+
+    Args:
+        verdicts: one per recording.
+        path: the page.
+    """
+
+    def __init__(self, verdicts: Sequence[Verdict], path: Path):
+        super().__init__(verdicts)
+        self.path = path
+
+    def __repr__(self) -> str:
+        verdicts = "1 verdict" if len(self) == 1 else f"{len(self)} verdicts"
+        return f"<{verdicts}; page: {self.path}>"
+
+    def _repr_html_(self) -> str | None:
+        """Return the page in a frame or, if the page is too large, where to find it."""
+        try:
+            size = self.path.stat().st_size
+            page = read_text(self.path) if size <= _MOST_BYTES else None
+        except (OSError, UnicodeDecodeError):  # moved, deleted or replaced since
+            return None
+        if page is None:
+            return f"Open {escape(str(self.path))} in a browser."
+        page = page.replace("<head>", f"<head>{_BASE}", 1)
+        return _FRAME.format(page=escape(page), title=escape(self.path.name))

@@ -19,7 +19,7 @@ from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
     from gammavae_jax.report.explanation import Explanation
-    from gammavae_jax.report.notebook import ReportedVerdicts
+    from gammavae_jax.report.recordings_page import ReportedVerdicts
     from gammavae_jax.scoring.decision import Scored
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine name
@@ -129,8 +129,10 @@ class FittedDetector(DetectorState):
         Returns:
             A list with a verdict for each recording.
         """
-        from gammavae_jax.report.notebook import ReportedVerdicts
-        from gammavae_jax.report.recordings_page import write_recordings_report
+        from gammavae_jax.report.recordings_page import (
+            ReportedVerdicts,
+            write_recordings_report,
+        )
         from gammavae_jax.scoring.decision import judge_recordings
 
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)

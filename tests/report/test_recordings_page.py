@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from gammavae_jax.report.notebook import ReportedVerdicts
+from gammavae_jax.report.recordings_page import ReportedVerdicts
 
 FIT = """
 import numpy as np
@@ -78,5 +78,5 @@ def test_a_page_that_is_gone_or_too_large_is_not_shown(tmp_path, monkeypatch):
     page.write_bytes(b"\xff")
     assert verdicts._repr_html_() is None
     page.write_text("long")
-    monkeypatch.setattr("gammavae_jax.report.notebook._MOST_BYTES", 3)
+    monkeypatch.setattr("gammavae_jax.report.recordings_page._MOST_BYTES", 3)
     assert verdicts._repr_html_() == f"Open {escape(str(page))} in a browser."
