@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from gammavae_jax.export.write import Exported
+    from gammavae_jax.export.checked_files import Exported
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class Export:
                 )
         prepare(models_in_checkpoint(self.checkpoint))
 
-        from gammavae_jax.export.check import recorded
+        from gammavae_jax.export.checked_files import export_machines, recorded
         from gammavae_jax.export.machine import narrowed
-        from gammavae_jax.export.write import export_machines
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import load_detector
         from gammavae_jax.scoring.detector import with_false_alarm_rate

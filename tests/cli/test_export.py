@@ -20,9 +20,10 @@ from support.processes import ROOT, python
 from gammavae_jax.cli.export import Export
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.export.check import (
+from gammavae_jax.export.checked_files import (
     N_SOUNDS,
     TOLERANCE,
+    Exported,
     built_in,
     difference,
     int8_cost,
@@ -30,7 +31,6 @@ from gammavae_jax.export.check import (
 )
 from gammavae_jax.export.machine import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, quantised, to_bytes
-from gammavae_jax.export.write import Exported
 from gammavae_jax.models.layers import HEADS
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
@@ -70,9 +70,9 @@ def quick(monkeypatch):
         name = f"{machine.name}.onnx"
         return {name: b"new"}, Exported({name: 3}, 0.0, None)
 
-    monkeypatch.setattr("gammavae_jax.export.write._export", export)
+    monkeypatch.setattr("gammavae_jax.export.checked_files._export", export)
     monkeypatch.setattr(
-        "gammavae_jax.export.write.jax_scores",
+        "gammavae_jax.export.checked_files.jax_scores",
         lambda detector, waves: [np.zeros(len(x)) for x in waves],
     )
 
@@ -367,7 +367,7 @@ def test_a_false_alarm_rate_changes_the_threshold_but_not_the_hash(
         return {f"{machine.name}.onnx": b"new"}, Exported({machine.name: 3}, 0.0, None)
 
     machines = []
-    monkeypatch.setattr("gammavae_jax.export.write._export", export)
+    monkeypatch.setattr("gammavae_jax.export.checked_files._export", export)
     Export(checkpoint, tmp_path / "a").run()
     assert "independent recordings" not in capsys.readouterr().err
     Export(checkpoint, tmp_path / "b", false_alarm_rate=0.5).run()

@@ -12,7 +12,7 @@ from gammavae_jax.data.features import (
     n_frames,
     samples_needed,
 )
-from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.checked_files import onnx_session
 from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.nodes import add_log_mel, add_windows
 

@@ -13,7 +13,7 @@ from support.exported import answers, of_waves, onnx_bytes, part, trained, wave
 from gammavae_jax.config import MODEL_FREE_STATISTICS, SCORE_NAMES
 from gammavae_jax.data.features import log_mel, samples_needed
 from gammavae_jax.export import score_nodes
-from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.checked_files import onnx_session
 from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.machine import NOT_EXPORTED
 from gammavae_jax.export.nodes import Output

@@ -9,7 +9,7 @@ from support.probes import clips
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import log_mel, mel_filterbank, samples_needed
-from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.checked_files import onnx_session
 from gammavae_jax.export.machine import MachineDetector, narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.scoring.detector import Detector
