@@ -17,7 +17,7 @@ band. A band that deviates less than average gets a negative share.
 code or only the worst windows. Such a score is divided among bands and frames in
 proportion to their squared residuals, and `is_exact` is false.
 
-**The time at which a share is shown is a convention**: see `report.spread`.
+**The time at which a share is shown is a convention**: see `report.score_parts`.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,15 @@ from scipy.special import softmax
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.features import edge_frames
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
-from gammavae_jax.report.spread import by_excess, by_power, by_squares, of_model_free
+from gammavae_jax.report.score_parts import (
+    ClipView,
+    by_excess,
+    by_power,
+    by_squares,
+    has_bands,
+    of_model_free,
+    view_clip,
+)
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference, divisor

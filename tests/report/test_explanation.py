@@ -16,7 +16,7 @@ from gammavae_jax.models.layers import INPUTS, LIKELIHOOD, STANDARDISE
 from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
-from gammavae_jax.report.spread import of_model_free
+from gammavae_jax.report.score_parts import of_model_free
 
 BANDED = [
     *("fusion_mean", "fusion_max", "fusion_min", "mse"),
