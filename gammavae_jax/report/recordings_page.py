@@ -1,4 +1,4 @@
-"""The page for unlabelled recordings that were scored outside a run, also in a notebook."""
+"""The page for recordings that were scored outside a run; a notebook can show it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
