@@ -13,7 +13,8 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.name_value_files import read_lines
 from gammavae_jax.files import open_regular, read_bytes, read_text, write_text
 from gammavae_jax.live.announce import JsonLines
-from gammavae_jax.live.arrivals import ScoredLog, Stamp
+from gammavae_jax.live.arrivals import Stamp
+from gammavae_jax.live.watch_state import ScoredLog
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import read_config, read_metrics
 from gammavae_jax.runs.stored_arrays import read_beside, read_marker

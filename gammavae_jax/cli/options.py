@@ -177,8 +177,8 @@ class LiveOptions:
         """
         if not self.has_policy:
             return None
-        from gammavae_jax.live.alarm_memory import AlarmMemory
         from gammavae_jax.live.alarms import LiveAlarms
+        from gammavae_jax.live.watch_state import AlarmMemory
         from gammavae_jax.scoring.alarm_plan import AlarmRequest
 
         rates = self.false_alarms_per_day, self.recordings_per_day

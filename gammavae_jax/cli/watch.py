@@ -97,10 +97,10 @@ class Watch(LiveOptions):
 
         from gammavae_jax.data.recordings.sources import known_machine
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
-        from gammavae_jax.live.arrivals import ScoredLog
         from gammavae_jax.live.quiet_hours import QuietSender
         from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.live.watch import FolderWatch, WatchOptions
+        from gammavae_jax.live.watch_state import ScoredLog
         from gammavae_jax.log import Log
 
         log = Log(Console(stderr=self.json == Path("-")))

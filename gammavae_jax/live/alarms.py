@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gammavae_jax.live.alarm_memory import AlarmMemory
+from gammavae_jax.live.watch_state import AlarmMemory
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState
 from gammavae_jax.scoring.verdict import Verdict
 

@@ -17,13 +17,13 @@ from gammavae_jax.live.arrivals import (
     OPEN_SETTLES,
     Arrival,
     Arrivals,
-    ScoredLog,
     Stamp,
     content_of,
     recordings_in,
     stamp_of,
 )
 from gammavae_jax.live.scorer import LiveScorer, ScoredRecording
+from gammavae_jax.live.watch_state import ScoredLog
 
 _CLEANUP_SECONDS = 24 * 3600.0
 

@@ -9,11 +9,10 @@ from rich.console import Console
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer, put, tone
 
-from gammavae_jax.live.alarm_memory import AlarmMemory
 from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer, JsonLines
-from gammavae_jax.live.arrivals import ScoredLog
 from gammavae_jax.live.watch import FolderWatch, WatchOptions
+from gammavae_jax.live.watch_state import AlarmMemory, ScoredLog
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 

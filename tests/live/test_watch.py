@@ -14,8 +14,8 @@ from support.live_stubs import RATE, LoudnessScorer, put, tone
 
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announce import Announcer, JsonLines
-from gammavae_jax.live.arrivals import ScoredLog
 from gammavae_jax.live.watch import FolderWatch, WatchOptions
+from gammavae_jax.live.watch_state import ScoredLog
 from gammavae_jax.log import Log
 
 
