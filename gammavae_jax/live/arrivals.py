@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 from gammavae_jax.data.audio.header import lacks_samples
 from gammavae_jax.data.audio.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import (
-    open_regular,
-)
+from gammavae_jax.files import open_regular
 
 OPEN_SETTLES = 3  # settling times to wait if a header lacks the final length
 

@@ -17,12 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from gammavae_jax.config_json import parse_json
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import (
-    FolderInUse,
-    FolderLock,
-    read_text,
-    write_text,
-)
+from gammavae_jax.files import FolderInUse, FolderLock, read_text, write_text
 from gammavae_jax.live.arrivals import Arrival, Stamp, stamp_of
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState, Moment
 

@@ -42,7 +42,6 @@ try:
 except InputError:
     print("refused", flush=True)
 """
-
 POLICY = AlarmPolicy(0.1, 2, 3, 35.0)
 
 
