@@ -13,9 +13,8 @@ from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, path_remedy, printable
 
 if TYPE_CHECKING:
-    from gammavae_jax.live.announce import Webhook
-    from gammavae_jax.live.quiet_hours import QuietSender
     from gammavae_jax.live.watch import FolderWatch
+    from gammavae_jax.live.webhook import QuietSender, Webhook
 
 _STATE = ".gammavae-watch.jsonl"
 
@@ -77,7 +76,7 @@ class Watch(LiveOptions):
         self.check_alarm_options()
         if self.quiet_hours is None:
             return
-        from gammavae_jax.live.quiet_hours import QuietHours
+        from gammavae_jax.live.webhook import QuietHours
 
         QuietHours.parse(self.quiet_hours)
         if not (self.webhook and self.has_policy):
@@ -96,11 +95,11 @@ class Watch(LiveOptions):
         from rich.console import Console
 
         from gammavae_jax.data.recordings.sources import known_machine
-        from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
-        from gammavae_jax.live.quiet_hours import QuietSender
+        from gammavae_jax.live.announce import Announcer, JsonLines
         from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.live.watch import FolderWatch, WatchOptions
         from gammavae_jax.live.watch_state import ScoredLog
+        from gammavae_jax.live.webhook import QuietSender, Webhook
         from gammavae_jax.log import Log
 
         log = Log(Console(stderr=self.json == Path("-")))
@@ -139,7 +138,7 @@ class Watch(LiveOptions):
 
     def _quiet(self, webhook: "Webhook") -> "QuietSender":
         """Return a sender that respects the quiet hours."""
-        from gammavae_jax.live.quiet_hours import QuietHours, QuietSender
+        from gammavae_jax.live.webhook import QuietHours, QuietSender
 
         assert self.quiet_hours is not None
         return QuietSender(webhook.send, QuietHours.parse(self.quiet_hours))

@@ -23,9 +23,8 @@ from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module
-from gammavae_jax.live.announce import Webhook
-from gammavae_jax.live.quiet_hours import QuietHours
 from gammavae_jax.live.watch_state import ScoredLog
+from gammavae_jax.live.webhook import QuietHours, Webhook
 
 # Runs in a separate process, with a stub in place of the saved detector.
 PROGRAM = """
