@@ -8,10 +8,10 @@ import queue
 import random
 import re
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from datetime import datetime, time
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import requests
@@ -133,9 +133,9 @@ class Webhook:
 
     def close(self, seconds: float = 5.0) -> None:
         """Wait up to `seconds` for queued alarms to be sent, then drop the rest."""
-        end = time.monotonic() + seconds
-        while self._queue.unfinished_tasks and time.monotonic() < end:
-            time.sleep(0.02)
+        end = monotonic() + seconds
+        while self._queue.unfinished_tasks and monotonic() < end:
+            sleep(0.02)
         self._closing.set()
         if left := self._queue.unfinished_tasks:
             problem = f"alarms not delivered to {self._server} before the watch ended"
