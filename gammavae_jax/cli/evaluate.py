@@ -52,12 +52,12 @@ class Evaluate:
 
     def run(self) -> int:
         """Print a table of the results, and write JSON if requested."""
+        from gammavae_jax.evaluation.intervals import bootstrap
         from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.name_value_files import (
             left_out_files,
             year_of_files,
         )
-        from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.score_files import read_score_files, summarise
 
         sections = read_score_files(self.scores_dir, self.ground_truth)

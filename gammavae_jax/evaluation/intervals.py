@@ -1,13 +1,23 @@
-"""Confidence intervals of a share and of the area under the ROC curve."""
+"""Confidence intervals of a share, of a ROC area, and of the official score."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
 import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.metrics import (
+    MAX_FPR,
+    SectionScores,
+    ranking_columns,
+    ranks,
+    validate,
+)
+from gammavae_jax.evaluation.official import official_scores
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
@@ -132,3 +142,98 @@ def _assumed_variance(area: float, n_normal: int, n_faulty: int) -> float:
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     root: Any = scipy.optimize.brentq(function, low, high)
     return float(root)
+
+
+class Bootstrap(NamedTuple):
+    """The distribution of the official score over resamples of the test clips."""
+
+    mean: float
+    std: float
+    low: float  # ends of the percentile interval
+    high: float
+
+
+def bootstrap(
+    sections: Sequence[SectionScores],
+    *,
+    year: int | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Bootstrap:
+    """Bootstrap the official score by resampling test clips, without retraining.
+
+    Clips are drawn with replacement within each label and domain of each section, so
+    every resample has the same counts as the test set. A section's draws depend on the
+    seed and the section's name, not on the order of clips or sections.
+
+    Raises:
+        InputError: there are no sections, `validate` rejects one, there are fewer than
+            two resamples, or the year is before 2020.
+    """
+    if not sections:
+        raise InputError("a bootstrap needs at least one section")
+    if n_resamples < 2:
+        raise InputError(f"too few bootstrap resamples ({n_resamples}): use at least 2")
+    drawn = [_resample(s, year, n_resamples, seed) for s in sections]
+    columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
+    values = official_scores(columns, year)
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
+    spread = (values.mean(), values.std(ddof=1), low, high)
+    return Bootstrap(*map(float, spread))
+
+
+def _resample(
+    section: SectionScores, year: int | None, n_resamples: int, seed: int
+) -> dict[str, Float[np.ndarray, "resample"]]:
+    """Compute the metrics of one section for each bootstrap resample."""
+    name = f"{section.machine} section {section.section}"
+    validate(section.scores, section.is_anomaly, section.is_target, name)
+    order = np.argsort(section.scores)  # so that the order of the clips does not matter
+    rank, is_anomaly = ranks(section.scores)[order], section.is_anomaly[order]
+    is_target = section.is_target[order]
+    strata = 2 * is_anomaly + is_target
+    counts = _draw(strata, n_resamples, [seed, *name.encode()])
+
+    def area(clips: np.ndarray, max_fpr: float = 1.0) -> np.ndarray:
+        return _roc_area(counts[:, clips], rank[clips], is_anomaly[clips], max_fpr)
+
+    def standardised_area(clips: np.ndarray) -> np.ndarray:
+        chance = MAX_FPR**2 / 2
+        return (1 + (area(clips, MAX_FPR) - chance) / (MAX_FPR - chance)) / 2
+
+    columns = ranking_columns(area, standardised_area, is_anomaly, is_target, year)
+    return {name: np.broadcast_to(c, n_resamples) for name, c in columns.items()}
+
+
+def _draw(
+    strata: Int[np.ndarray, "clip"], n_resamples: int, seed: list[int]
+) -> Float[np.ndarray, "resample clip"]:
+    """Draw how often each resample uses each clip; every stratum keeps its size."""
+    rng = np.random.default_rng(seed)
+    counts = np.empty((n_resamples, len(strata)))
+    for stratum in np.unique(strata):
+        n = np.count_nonzero(strata == stratum)
+        counts[:, strata == stratum] = rng.multinomial(n, np.ones(n) / n, n_resamples)
+    return counts
+
+
+def _roc_area(
+    counts: Float[np.ndarray, "resample clip"],
+    rank: Int[np.ndarray, "clip"],
+    is_anomaly: Bool[np.ndarray, "clip"],
+    max_fpr: float,
+) -> Float[np.ndarray, "resample"]:
+    """Return each resample's ROC area up to `max_fpr`; `rank` must be sorted."""
+    starts = np.flatnonzero(np.diff(rank, prepend=-1))
+
+    def rates(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.add.reduceat(counts * chosen, starts, axis=1)[:, ::-1]
+        ends = np.cumsum(steps, axis=1)
+        total = ends[:, -1:]
+        return (ends - steps) / total, ends / total
+
+    (left, right), (low, high) = rates(~is_anomaly), rates(is_anomaly)
+    width = np.minimum(right, max_fpr) - np.minimum(left, max_fpr)
+    # Where max_fpr divides a segment, only the part to the left of it counts.
+    share = np.divide(width, right - left, out=np.zeros_like(width), where=right > left)
+    return np.sum(width * (low + share * (high - low) / 2), axis=1)

@@ -12,8 +12,9 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import finite
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
+from gammavae_jax.evaluation.intervals import Bootstrap, bootstrap
 from gammavae_jax.evaluation.metrics import MAX_FPR, Row
-from gammavae_jax.evaluation.official import PUBLISHED_SCORE, Bootstrap, bootstrap
+from gammavae_jax.evaluation.official import PUBLISHED_SCORE
 from gammavae_jax.evaluation.tables import (
     PublishedResults,
     percent,

@@ -16,7 +16,7 @@ from gammavae_jax.cli.help import field_docstrings
 from gammavae_jax.cli.main import COMMANDS, main
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.evaluation.official import bootstrap
+from gammavae_jax.evaluation.intervals import bootstrap
 from gammavae_jax.evaluation.score_files import (
     read_score_files,
     summarise,

@@ -1,14 +1,21 @@
 """Intervals of shares and of the AUC, against SciPy, closed forms and simulations."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from support.labelled_scores import assert_close, four_strata
 
-from gammavae_jax.evaluation.intervals import RocArea, Share, roc_area
-from gammavae_jax.evaluation.metrics import auc
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.intervals import RocArea, Share, bootstrap, roc_area
+from gammavae_jax.evaluation.metrics import SectionScores, auc, evaluate_section
+from gammavae_jax.evaluation.official import (
+    official_score,
+)
 
 Z = 1.959963984540054
 groups = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12).map(np.array)
@@ -124,3 +131,60 @@ def test_the_interval_covers_the_area_in_95_percent_of_samples(draw, area, sizes
     covered = np.mean([low <= area <= high for low, high in intervals])
     assert covered > 0.95 - 3 * (0.95 * 0.05 / n_samples) ** 0.5
     assert np.mean(np.diff(intervals)) < 0.6  # it does not cover everything
+
+
+@pytest.mark.parametrize("year", [2020, 2021, 2022, 2026])
+def test_every_resample_of_clips_drawn_once_has_the_official_score(year, monkeypatch):
+    class DrawEachClipOnce:
+        def multinomial(self, n, pvals, size):
+            return np.ones((size, n))
+
+    clips = [four_strata(8, n_each=11), four_strata(9)]
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: DrawEachClipOnce())
+    sections = [SectionScores(f"m{k}", "00", *c) for k, c in enumerate(clips)]
+    expected = official_score([evaluate_section(*c, year=year) for c in clips], year)
+    found = bootstrap(sections, year=year, n_resamples=3)
+    assert_close(found, (expected, 0, expected, expected))
+
+
+def test_bootstrap_is_centred_and_reproducible():
+    clips = four_strata(10, n_each=50)
+    order = np.random.default_rng(0).permutation(200)
+    sections = [SectionScores("fan", "00", *clips), SectionScores("pump", "00", *clips)]
+    mixed = [array[order] for array in clips]
+    shuffled = [SectionScores(name, "00", *mixed) for name in ("pump", "fan")]
+    found = bootstrap(sections, seed=3)
+    assert_close(found, bootstrap(shuffled, seed=3))
+    assert found != bootstrap(sections, seed=4)
+    assert found.low < found.mean < found.high
+    score = official_score([evaluate_section(*clips)])
+    assert abs(found.mean - score) < found.std < 0.05
+    assert 3 < (found.high - found.low) / found.std < 5
+
+
+def test_bootstrap_of_separable_scores_has_no_spread():
+    scores, is_anomaly, is_target = four_strata(11)
+    section = SectionScores(
+        "fan", "00", scores + 100 * is_anomaly, is_anomaly, is_target
+    )
+    assert_close(bootstrap([section]), (1, 0, 1, 1))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores, is_anomaly, is_target = four_strata(12)
+    scores[7] = value
+    with pytest.raises(InputError, match=r"fan section 02: the score of clip 7 is"):
+        bootstrap([SectionScores("fan", "02", scores, is_anomaly, is_target)])
+
+
+def test_a_bootstrap_without_sections_is_refused():
+    with pytest.raises(InputError, match="at least one section"):
+        bootstrap([])
+
+
+@pytest.mark.parametrize("n_resamples", [-1, 0, 1])
+def test_fewer_than_two_resamples_are_refused(n_resamples):
+    section = SectionScores("fan", "00", *four_strata(17))
+    with pytest.raises(InputError, match="use at least 2"):
+        bootstrap([section], n_resamples=n_resamples)

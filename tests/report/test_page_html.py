@@ -10,8 +10,8 @@ import pytest
 
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.intervals import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.official import Bootstrap
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.templates import resource
