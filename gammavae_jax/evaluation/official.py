@@ -12,12 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.metrics import (
-    EPS,
-    METRICS,
-    Row,
-    definition_of,
-)
+from gammavae_jax.evaluation.metrics import EPS, METRICS, Row, definition_of
 
 
 def official_score(rows: Sequence[Row], year: int | None = None) -> float:

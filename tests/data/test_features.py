@@ -8,12 +8,7 @@ import soundfile
 from support.windows import windows
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.features import (
-    band_corners,
-    log_mel,
-    mel_filterbank,
-    n_frames,
-)
+from gammavae_jax.data.features import band_corners, log_mel, mel_filterbank, n_frames
 
 TOLERANCE = 1e-3  # dB
 CONFIGS = [

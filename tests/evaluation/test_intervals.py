@@ -13,9 +13,7 @@ from support.labelled_scores import assert_close, four_strata
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.intervals import RocArea, Share, bootstrap, roc_area
 from gammavae_jax.evaluation.metrics import SectionScores, auc, evaluate_section
-from gammavae_jax.evaluation.official import (
-    official_score,
-)
+from gammavae_jax.evaluation.official import official_score
 
 Z = 1.959963984540054
 groups = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12).map(np.array)

@@ -6,12 +6,7 @@ import pytest
 from support.windows import windows
 
 from gammavae_jax.config import Config, FeatureConfig
-from gammavae_jax.data.features import (
-    log_mel,
-    mel_filterbank,
-    n_frames,
-    samples_needed,
-)
+from gammavae_jax.data.features import log_mel, mel_filterbank, n_frames, samples_needed
 from gammavae_jax.export.checked_files import onnx_session
 from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.nodes import add_log_mel, add_windows

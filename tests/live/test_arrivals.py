@@ -5,10 +5,7 @@ import struct
 
 import pytest
 
-from gammavae_jax.live.arrivals import (
-    Arrivals,
-    recordings_in,
-)
+from gammavae_jax.live.arrivals import Arrivals, recordings_in
 
 
 class Folder:
