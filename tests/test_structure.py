@@ -113,6 +113,34 @@ def test_the_rules_name_existing_modules():
     assert set().union(*RESTRICTED_LIBRARIES.values()) <= MODULES.keys()
 
 
+def defined(path: Path) -> set[str]:
+    """Return the names that a module defines at its top level."""
+    names = set()
+    for node in parse(path).body:
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = node.targets if isinstance(node, ast.Assign) else targets
+        names |= {of.id for of in targets if isinstance(of, ast.Name)}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+    return names
+
+
+def test_contributing_md_names_existing_modules_and_files():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"`(?:gammavae_jax\.)?([a-z_]\w*(?:\.\w+)+)`", text)
+    tops = {name.partition(".")[0] for name in MODULES}
+    names = [name for name in names if name.partition(".")[0] in tops]
+    assert len(names) > 30
+    for name in names:
+        module, _, last = name.rpartition(".")
+        is_defined = module in MODULES and last in defined(MODULES[module])
+        assert name in MODULES or is_defined, name
+    files = re.findall(r"`([a-z_]+/[\w/]+\.\w+)`", text)
+    assert len(files) > 5
+    for file in files:
+        assert (ROOT / file).exists() or (ROOT / PACKAGE / file).exists(), file
+
+
 def test_there_are_few_root_modules():
     assert len(list((ROOT / PACKAGE).glob("*.py"))) <= MOST_IN_ROOT
 
