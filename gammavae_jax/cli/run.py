@@ -176,12 +176,12 @@ class Rescore(JobOptions):
         prepare(models_in_checkpoint(self.checkpoint))
 
         from gammavae_jax.log import Log
-        from gammavae_jax.runs.fleet.run import evaluate_machines
+        from gammavae_jax.runs.fleet.run import rescore_machines
         from gammavae_jax.runs.folder import RunFolder
 
         source = self.source(data_root, ())
         folder = RunFolder(self.out, overwrite=self.overwrite)
-        evaluate_machines(self.checkpoint, source, folder, self.year, Log())
+        rescore_machines(self.checkpoint, source, folder, self.year, Log())
         return 0
 
 

@@ -122,7 +122,7 @@ def describe_waves(
         log.show(f"this run would train in {n_waves} waves (--wave-size {wave_size})")
 
 
-def evaluate_machines(
+def rescore_machines(
     checkpoint: Path, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> None:
     """Evaluate a checkpoint, or evaluate a fleet wave by wave.
@@ -144,10 +144,10 @@ def evaluate_machines(
             "choose another path for --out"
         )
     with locked(folder._replace(resume=False)):
-        _evaluate_waves(checkpoint, source, folder.path, year, log)
+        _rescore_waves(checkpoint, source, folder.path, year, log)
 
 
-def _evaluate_waves(
+def _rescore_waves(
     checkpoint: Path, source: Source, out: Path, year: int | None, log: Log
 ) -> None:
     plan = read_plan(checkpoint)

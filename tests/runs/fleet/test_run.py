@@ -35,7 +35,7 @@ from gammavae_jax.runs.fleet.plan import read_plan, write_plan
 from gammavae_jax.runs.fleet.run import (
     _begun_wave,
     describe_waves,
-    evaluate_machines,
+    rescore_machines,
     run_machines,
 )
 from gammavae_jax.runs.folder import RunFolder, read_config
@@ -280,7 +280,7 @@ def test_an_unfinished_fleet_is_not_evaluated(waves, data, tmp_path):
     (half / "waves" / "0001" / "summary.json").unlink()
     again = tmp_path / "again"
     with pytest.raises(InputError, match=r"wave 2 of the fleet in .* is not finished"):
-        evaluate_machines(half, Source(data, ()), RunFolder(again), None, quiet_log())
+        rescore_machines(half, Source(data, ()), RunFolder(again), None, quiet_log())
     assert not again.exists()
 
 
@@ -290,7 +290,7 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
         job = Source(data, ()), RunFolder(out, overwrite=True), None
         problem = "is, contains or is inside the fleet's folder"
         with pytest.raises(InputError, match=problem):
-            evaluate_machines(waves, *job, quiet_log())
+            rescore_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
     assert (waves / "waves" / "0000" / "checkpoint" / "detector.json").exists()
 
@@ -311,7 +311,7 @@ def test_a_year_before_the_challenge_is_refused_before_any_work(tiny, tmp_path):
     nowhere = job(tmp_path / "nowhere", tmp_path / "out")
     assert "the year is 1999" in refusal(tiny(), nowhere, year=1999)
     with pytest.raises(InputError, match="the year is 1999"):
-        evaluate_machines(tmp_path, *nowhere, 1999, quiet_log())
+        rescore_machines(tmp_path, *nowhere, 1999, quiet_log())
 
 
 def test_the_page_of_a_whole_fleet_cannot_be_recreated(waves):
@@ -349,7 +349,7 @@ def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_stays_unchanged(
 def test_a_fleet_is_evaluated_with_the_metrics_of_its_year(waves, data, tmp_path):
     fleet = Path(shutil.copytree(waves, tmp_path / "fleet"))
     write_plan(fleet, read_plan(fleet)._replace(year=2020))
-    evaluate_machines(fleet, *job(data, tmp_path / "out"), None, quiet_log())
+    rescore_machines(fleet, *job(data, tmp_path / "out"), None, quiet_log())
     assert summary_of(tmp_path / "out")["year"] == 2020
 
 
