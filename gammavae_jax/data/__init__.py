@@ -1,1 +1,1 @@
-"""Finds recordings in folders or archives, and turns them into log-mel arrays."""
+"""Finds recordings in folders or archives and turns them into log-mel arrays."""

@@ -75,7 +75,7 @@ def capacity_to_learn(n_clips: int) -> Capacity:
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Stack several machines' clips, and pad the arrays to at least `capacity`."""
+    """Stack several machines' clips and pad the arrays to at least `capacity`."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]
@@ -100,7 +100,7 @@ def clip_level(log_mel: Float[np.ndarray, "frame mel"]) -> np.float32:
 def shortened(
     clips: ClipArrays, n_frames: Int[np.ndarray, "machine clip"]
 ) -> ClipArrays:
-    """Shorten clips to `n_frames` frames on the host, and update their levels."""
+    """Shorten clips to `n_frames` frames on the host and update their levels."""
     level = np.zeros(n_frames.shape, np.float32)
     for place, count in np.ndenumerate(n_frames):
         level[place] = clip_level(np.asarray(clips.log_mel[place][:count]))
@@ -110,7 +110,7 @@ def shortened(
 def stack_machines(
     machines: NamedClips, n_context: int, capacity: Capacity | None = None
 ) -> TrainingArrays:
-    """Stack several machines' training clips, and pad them as `stack_clips` does."""
+    """Stack several machines' training clips and pad them as `stack_clips` does."""
     all_clips = [clips for _, clips in machines]
     needed = _capacity(all_clips, n_context, capacity)
     clips = stack_clips(all_clips, n_context, needed)

@@ -28,14 +28,14 @@ class Clips(NamedTuple):
 
     files: tuple[ClipFile, ...]
     log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
-    # The number of the recording that each clip was cut from; None if none was cut.
+    # The number of the recording that each clip was cut from, or None if none was cut.
     recording: Int[np.ndarray, "clip"] | None = None
     # Each pair of sample rate (Hz, before resampling) and number of channels (0 for an
     # array of one channel) in a user's recordings.
     formats: frozenset[tuple[int, int]] = frozenset()
     # By how many dB subtracting a reference channel lowers each clip's power, if any.
     explained: tuple[float, ...] = ()
-    # The number of each clip's group; None if the user has not grouped recordings.
+    # The number of each clip's group, or None if the user has not grouped recordings.
     group: Int[np.ndarray, "clip"] | None = None
     signals: tuple[Signal, ...] = ()  # of a user's recordings
 

@@ -30,12 +30,12 @@ class Conditions(NamedTuple):
     seconds: tuple[float, float]  # lengths of the shortest and longest clips
     level: tuple[float, float]  # mean log-mels of the quietest and loudest clips, in dB
     sample_rates: tuple[int, ...]  # Hz, before resampling
-    # Numbers of channels in the files; arrays of one channel do not count.
+    # Numbers of channels in the files; arrays of one channel are ignored.
     channels: tuple[int, ...]
     shortest: float  # seconds; scores of shorter clips are not comparable
     n_recordings: float = 0.0  # independent held-out recordings; 0 if unknown
     total_seconds: float = 0.0  # of all clips together
-    # The number of clips of each recording, in order; empty if no recording was cut.
+    # The number of clips of each recording, in order, or () if no recording was cut.
     recording_sizes: tuple[int, ...] = ()
     sound: UsualSound | None = None  # None if unknown
 
@@ -197,7 +197,7 @@ def _channels(
         used = f"channels {config.channel} and {config.reference_channel} are used"
     return {
         "channels": f"the number of channels is {counts}: {used}; record as before, or "
-        "fit again"
+        "refit"
     }
 
 
@@ -235,7 +235,7 @@ def _level(
             by = middle if middle > _MOST_DB else most
             return {
                 change: f"recordings are {by:.0f} dB {change} than any training "
-                "recording: check the microphone and its gain, or fit again if they "
+                "recording: check the microphone and its gain, or refit if they "
                 "were changed"
             }
     return {}

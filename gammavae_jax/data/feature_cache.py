@@ -2,9 +2,9 @@
 
 The key is a checksum of everything that determines the log-mels: the recordings with
 their names and order, the feature settings, the filterbank and the version of the code.
-`<key>.json`, which is written last, holds the clips' lengths, the levels that a
-reference channel explains, and the array's checksum, which names the array's file.
-Writes are atomic, so several runs can share a folder.
+`<key>.json`, which is written last, holds the clips' lengths, the reductions in level
+by a reference channel, and the array's checksum, which names the array's file. Writes
+are atomic, so several runs can share a folder.
 """
 
 import contextlib
@@ -103,7 +103,7 @@ class FeatureCache:
                 log_mels = np.split(plain, np.cumsum(lengths)[:-1])
                 return Clips((), tuple(log_mels), explained=explained)
         self.log.note(
-            f"The cached log-mels in {str(path)!r} are corrupt: computing them again."
+            f"The cached log-mels in {str(path)!r} are corrupt: recomputing them."
         )
         return None
 
@@ -131,7 +131,7 @@ def _key(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> str | None:
-    """Return the cache key; None if a recording is unreadable."""
+    """Return the cache key, or None if a recording is unreadable."""
     try:
         contents = list(in_threads(lambda file: _content(file.path), files))
     except (OSError, ValueError):  # `load_clips` will report it

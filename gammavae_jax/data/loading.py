@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """Machines and their clips; each section of a machine type counts as a machine."""
+    """Machines and their clips; each section of a machine type is one machine."""
 
     names: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float[np.ndarray, "bin mel"]
@@ -215,7 +215,7 @@ def open_cache(source: Source, log: Log) -> FeatureCache | None:
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
     """Raise an InputError if a machine has too few training clips to hold one out.
 
-    Supplemental clips do not count, because they are never held out.
+    Supplemental clips are ignored, because they are never held out.
     """
     n_ordinary = sum(not is_supplemental(file) for file in files)
     if n_ordinary < 2:

@@ -201,7 +201,7 @@ def is_supplemental(file: ClipFile) -> bool:
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """Return the year if the layout shows that it is 2020 or 2021, else None.
+    """Return the year if the layout shows that it is 2020 or 2021, or else None.
 
     These years have their own metrics. In 2020, file names contain machine ids; in
     2021, each domain has its own folder of test clips.

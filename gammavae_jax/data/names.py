@@ -63,7 +63,7 @@ def parse_clip_name(file_name: str) -> ClipName:
 
     The index is the first number that does not belong to the section. Only words
     before the index count, because attribute values may also be words like "normal" or
-    "source". A label counts only if `is_labelled` is true. A name with `id_` and no
+    "source". A label is ignored unless `is_labelled` is true. A name with `id_` and no
     domain is from 2020, when all clips were from one domain, later called source; the
     official baseline reads such names the same way. A name without any of these parts
     has the section "00".
@@ -112,7 +112,7 @@ def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
 
 
 def machine_and_section(file_name: str) -> tuple[str, str] | None:
-    """Parse the machine and section from a score file's name; None for other names."""
+    """Parse the machine and section from a score file's name, or return None."""
     match = FILE_NAME.fullmatch(file_name)
     return (match["machine"], match["section"]) if match else None
 

@@ -34,9 +34,10 @@ from gammavae_jax.log import Log
 
 BESIDE_RAW = ("machine{s} or archive{s} beside the folder raw", "move {them} into raw")
 _MOST_NAMES = 3
-# If noise and machine are equally loud at the near microphone, a reference that hears
-# all of the noise explains 3 dB. Neighbouring microphones of MIMII's circular array,
-# which all hear the machine, explain 6 to 7 dB of each other.
+# If noise and machine are equally loud at the near microphone, subtracting a reference
+# channel that picks up all of the noise lowers the power by 3 dB. In MIMII's circular
+# array, whose microphones all pick up the machine, subtracting a neighbouring one
+# lowers it by 6 to 7 dB.
 _MOST_EXPLAINED_DB = 5.0
 
 
@@ -137,10 +138,10 @@ def note_shared_clips(
 
 
 def note_reference_channel(train: NamedClips, log: Log) -> None:
-    """Log how much of each machine's training clips the reference channel explains.
+    """Log how much subtracting the reference channel lowers the training clips' power.
 
-    If it explains much, it probably picks up the machine itself. The machine's sound is
-    then subtracted, too.
+    If it lowers it by much, the channel probably picks up the machine itself. The
+    machine's sound is then subtracted, too.
     """
     for machine, clips in train:
         if not clips.explained:
@@ -154,6 +155,6 @@ def note_reference_channel(train: NamedClips, log: Log) -> None:
             log.note(
                 f"{name}: subtracting the reference channel lowers the power by more "
                 f"than {_MOST_EXPLAINED_DB:g} dB, so the reference microphone probably "
-                "hears the machine itself, unless noise drowns out the machine: move "
-                "that microphone away, or fit without features.reference_channel"
+                "picks up the machine itself, unless noise drowns it out: move that "
+                "microphone away, or fit without features.reference_channel"
             )

@@ -1,9 +1,9 @@
-"""Subtracts the part of a clip that its reference channel explains.
+"""Subtracts the part of a clip that can be predicted from its reference channel.
 
-The near microphone hears the machine and the noise around it; the far microphone hears
-mostly the noise. At each frequency, the far microphone's spectrum F is multiplied by
-one complex gain H for the whole clip and subtracted from the near microphone's
-spectrum C:
+The near microphone picks up the machine and the noise around it; the far microphone
+picks up mostly the noise. At each frequency, the far microphone's spectrum F is
+multiplied by one complex gain H for the whole clip and subtracted from the near
+microphone's spectrum C:
 
     H = sum_t C F* / (sum_t |F|^2 + tiny),  Y = C - H F
 
@@ -44,7 +44,7 @@ def spectrogram(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Spectrogram:
-    """Return a clip's log-mel, after subtracting what a reference channel explains.
+    """Return a clip's log-mel, after subtracting what a reference channel predicts.
 
     Args:
         waveform: a clip with the channels `config.channels`; see `audio.channels`.
@@ -83,8 +83,8 @@ def fit_reference_channel(
 def explained_level(fit: Fit, filterbank: Float[np.ndarray, "bin mel"]) -> float:
     """Return by how many dB the subtraction lowers a clip's power.
 
-    This is the mean over the mel bands, so that a loud hum counts for one band only.
-    Silent bands count as 0 dB.
+    This is the mean over the mel bands, so that a loud hum affects one band only. In
+    silent bands, the reduction is 0 dB.
     """
     before, after = fit.power @ filterbank, fit.remaining @ filterbank
     is_heard = before > 0

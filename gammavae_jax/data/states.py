@@ -3,11 +3,11 @@
 A machine that is switched off, an unplugged microphone or a changed gain differs from
 the training recordings at least as much as a fault does. The rules below recognise such
 clips, so that they are not reported as faults. Each rule compares a clip with the
-training clips of its machine; see `UsualSound`. If in doubt, a clip is running, and its
-score counts.
+training clips of its machine; see `UsualSound`. If in doubt, a clip is classified as
+running and judged.
 
 The constants were chosen so that all 720 test clips of six real machines, normal and
-anomalous, are running; docs/own-machines.md names the machines.
+anomalous, are classified as running; docs/own-machines.md names the machines.
 """
 
 from enum import StrEnum
@@ -62,7 +62,7 @@ class State(StrEnum):
 def states_of(
     loaded: LoadedRecordings, conditions: Conditions | None, config: FeatureConfig
 ) -> tuple[State, ...]:
-    """Return the state of each clip of a machine's recordings; see `state_of`."""
+    """Return the machine state in each clip of its recordings; see `state_of`."""
     clips = zip(loaded.clips.log_mels, loaded.clips.signals, strict=True)
     return tuple(state_of(*clip, conditions, config) for clip in clips)
 
@@ -73,13 +73,13 @@ def state_of(
     conditions: Conditions | None,
     config: FeatureConfig,
 ) -> State:
-    """Return a clip's state.
+    """Return the machine state in a clip.
 
     Args:
         log_mel: the clip's log-mel in dB.
         signal: from `signal_of`, preferably before the clip was resampled.
         conditions: the machine's training conditions. If they are unknown, or do not
-            include the usual sound, a clip is either running or without signal.
+            include the usual sound, the state is either running or no signal.
         config: the feature settings of the detector.
     """
     usual = conditions and conditions.sound
@@ -139,8 +139,8 @@ def _has_other_gain(
 ) -> bool:
     """Return whether nearly all bands are louder (or quieter) by about the same amount.
 
-    A fault that adds energy to less than nine tenths of the bands does not count, nor
-    does one that makes the sound steadier, such as loud hiss.
+    A fault is not mistaken for a changed gain if it adds energy to less than nine
+    tenths of the bands, or makes the sound steadier, as loud hiss does.
     """
     least, most = level_range(levels)
     is_louder = least > usual.loudest + _GAIN_DB

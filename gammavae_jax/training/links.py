@@ -79,7 +79,7 @@ def _copies(
 ) -> Bool[np.ndarray, "clip clip"]:
     """Return which pairs of short clips differ only in gain.
 
-    Steady clips, such as silence, do not count: any new steady clip would be a copy.
+    Steady clips, such as silence, are ignored: any new steady clip would be a copy.
     """
     found = np.zeros((len(n_frames), len(n_frames)), bool)
     is_short = (n_frames > 0) & (n_frames < _FEWEST_FRAMES)

@@ -198,7 +198,7 @@ def test_damage_is_detected_reported_and_repaired(root, folder, computed, damage
     clips, notes = load(root, folder)
     assert_right(clips, root)
     assert len(notes) == 1
-    assert "are corrupt: computing them again" in notes[0]
+    assert "are corrupt: recomputing them" in notes[0]
     n_before = len(computed)
     repaired, notes = load(root, folder)
     assert len(computed) == n_before

@@ -92,7 +92,7 @@ def everything(tmp_path):
 
 @pytest.fixture(scope="module")
 def detector(one_device):
-    """Return a detector with a small network, trained on noise."""
+    """Return a detector with a small model, trained on noise."""
     rng = np.random.default_rng(1)
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]

@@ -30,7 +30,7 @@ def noise(seed, seconds=10.0):
 
 
 def explained_by(waveform):
-    """Return how many dB the reference channel explains."""
+    """Return by how many dB subtracting the reference channel lowers the power."""
     explained = spectrogram(waveform, BANK, CONFIG).explained
     assert explained is not None
     return explained

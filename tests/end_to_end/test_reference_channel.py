@@ -22,7 +22,7 @@ SETTINGS += ["features.reference_channel=1"]
 
 
 def recording(seed, seconds=1.0, noise=1.0, broken=False, rate=RATE):
-    """Return a machine in noise, which the second microphone hears without it."""
+    """Return a machine in noise, which the second microphone picks up without it."""
     rng = np.random.default_rng(seed)
     times = np.arange(round(seconds * rate)) / rate
     hiss, machine = rng.standard_normal((2, len(times)))
@@ -62,7 +62,7 @@ def test_fitting_reports_how_much_the_reference_explains(fitted):
     )
     (level,) = re.findall(line, fitted.said, re.MULTILINE)
     assert 3 < float(level) < 5  # the noise has 1.25 times the hiss's amplitude
-    assert "probably hears the machine" not in fitted.said
+    assert "probably picks up the machine" not in fitted.said
 
 
 def test_a_saved_detector_keeps_its_channels(fitted):

@@ -50,7 +50,7 @@ def is_archive(path: Path) -> bool:
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
-    """Return the archive that contains the path; None if the path is not in one."""
+    """Return the archive that contains the path, or None if the path is not in one."""
     return next(filter(is_archive, Path(path).parents), None)
 
 
@@ -112,7 +112,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 
 
 def recording_bytes(path: Path) -> int:
-    """Return the size in bytes of a file or archived recording; 0 if it is missing."""
+    """Return the size in bytes of a file or archived recording, or 0 if missing."""
     if (archive := archive_of(path)) is not None:
         contents = _contents(archive, _stamp(archive)).recordings
         member = contents.get(path.relative_to(archive).parts)

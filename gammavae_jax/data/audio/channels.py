@@ -1,4 +1,4 @@
-"""Chooses which of a recording's channels to read, and finds dead channels.
+"""Chooses which of a recording's channels to read and finds dead channels.
 
 A waveform of one channel has the shape `sample`. If a reference channel is read as
 well, the shape is `sample 2`, and the near microphone's channel comes first.
@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from gammavae_jax.errors import InputError
 
-DEAD_DB = 30.0  # a channel this far below another one counts as dead
+DEAD_DB = 30.0  # a channel this far below another one is considered dead
 
 Channels = int | tuple[int, int]  # one channel, or the near one and the reference
 

@@ -1,7 +1,7 @@
 """Checks a recording's header for contradictions and unsupported formats.
 
 libsndfile silently accepts contradictory headers: it returns what is left of a
-truncated file, and decodes samples as noise if the header misstates their width. Only
+truncated file and decodes samples as noise if the header misstates their width. Only
 libsndfile's log reveals this.
 """
 
@@ -30,8 +30,7 @@ def require_supported(file: Any, name: str) -> None:
     """Reject a `soundfile.SoundFile` with an unsupported or contradictory header."""
     if file.format not in _CONTAINERS:
         raise InputError(
-            f"{name}: cannot be read as audio (this is {file.format}): replace it with "
-            "a WAV or FLAC file"
+            f"{name}: {file.format} files are not supported: convert it to WAV or FLAC"
         )
     width = _WIDTHS.get(file.subtype)
     if width is None:
@@ -133,7 +132,7 @@ def lacks_samples(path: str | os.PathLike[str]) -> bool:
 
 
 def _block_align(log: str) -> int:
-    """Return the bytes per frame that the header states; 0 if it states none."""
+    """Return the bytes per frame that the header states, or 0 if it states none."""
     return _number_in(log, r"  Block Align +: (\d+)")
 
 

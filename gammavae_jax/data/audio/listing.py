@@ -1,8 +1,8 @@
 """Lists the recordings in a folder, and the files and folders that are left out.
 
 - WAV and FLAC files are recordings, whatever the case of their suffix. Anything else
-  with such a suffix (a folder, a pipe, a broken link) also counts as a recording, so
-  that reading it fails with a message.
+  with such a suffix (a folder, a pipe, a broken link) is also treated as a recording,
+  so that reading it fails with a message.
 - Subfolders are listed as well. Symbolic links are followed; a folder that can be
   reached in several ways is listed once, under its real path if that lies in the
   listed folder.
@@ -130,7 +130,7 @@ def is_broken_link(path: str | os.PathLike[str]) -> bool:
 
 
 def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Return the stat result of a file or broken link; None if nothing exists there."""
+    """Return the stat result of a file or broken link, or None if nothing exists."""
     for status in (os.stat, os.lstat):
         try:
             return status(path)

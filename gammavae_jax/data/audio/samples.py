@@ -1,4 +1,4 @@
-"""Checks the scale of a recording's samples, and measures silence and clipping.
+"""Checks the scale of a recording's samples and measures silence and clipping.
 
 Full scale must be 1. Nothing but the samples themselves shows whether 16-bit samples
 were stored as floats without being divided by 32768, in a file or in an array.
@@ -137,7 +137,7 @@ def signal_of(waveform: Float32[np.ndarray, "sample"]) -> Signal:
     """Measure a clip's samples, before they are resampled.
 
     A flat top is a row of three or more samples that all equal the clip's maximum, or
-    all equal its minimum. These extremes depend on the recorder, and need not be 1.
+    all equal its minimum. These extremes depend on the recorder and need not be 1.
     """
     lowest, highest = waveform.min(), waveform.max()
     between = waveform[(waveform > lowest) & (waveform < highest)]

@@ -124,7 +124,7 @@ class DownloadStatus(NamedTuple):
 
 
 def status_of(archive: Archive, out: Path) -> DownloadStatus:
-    """Look for an archive in the folder of its year, and return its status.
+    """Look for an archive in the folder of its year and return its status.
 
     Raises:
         InputError: the file is not a complete zip archive.

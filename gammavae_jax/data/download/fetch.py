@@ -1,4 +1,4 @@
-"""Downloads a zip archive, and renames it once it is complete and verified.
+"""Downloads a zip archive and renames it once it is complete and verified.
 
 The bytes are collected in `x.zip.part`. Beside it, `x.zip.part.version` records which
 version of the archive they belong to, so that a later process can resume.
@@ -149,7 +149,7 @@ class _Download:
             raise Transient(f"the connection broke while {missing} were still missing")
 
     def _total_in(self, response: Response, start: int) -> int | None:
-        """Return the archive's size; None if it is unknown."""
+        """Return the archive's size, or None if it is unknown."""
         headers, expected = response.headers, self.published.size
         if headers.get("Content-Type", "").startswith("text/html"):
             raise Refused("the server sent a web page instead of the archive")

@@ -1,4 +1,4 @@
-"""Makes HTTP requests, and repeats those that fail with a transient error."""
+"""Makes HTTP requests and repeats those that fail with a transient error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +39,7 @@ class Transient(Exception):
 
 @contextmanager
 def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Request a URL, and yield the open response if its status is 200, 206 or 416.
+    """Request a URL and yield the open response if its status is 200, 206 or 416.
 
     Raises:
         Transient: the connection broke, or the server is busy.

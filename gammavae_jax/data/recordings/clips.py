@@ -1,4 +1,4 @@
-"""Cuts a user's recordings into clips of about equal length, and loads them.
+"""Cuts a user's recordings into clips of about equal length and loads them.
 
 Clips of about the same length can be compared with each other. Each clip keeps the
 number of its recording.

@@ -57,13 +57,13 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
 
 
 def _matches(clips: Clips, pattern: str) -> list[re.Match[str] | None]:
-    """Search each clip's path for a pattern, regardless of their Unicode forms."""
+    """Search each clip's path for a pattern, after normalising both to NFC."""
     compiled = re.compile(nfc(pattern))
     return [compiled.search(nfc(file.path.as_posix())) for file in clips.files]
 
 
 def unmatched_note(train: NamedClips, pattern: str) -> str:
-    """Return a note that names recordings without a match; "" if there are none."""
+    """Return a note that names recordings without a match, or "" if there are none."""
     if not pattern:
         return ""
     every = {
@@ -76,8 +76,8 @@ def unmatched_note(train: NamedClips, pattern: str) -> str:
         return ""
     return (
         f"{len(names)} of {len(every)} training recordings do not match "
-        f"train.group_by={pattern!r} ({names_text(names, _MOST_NAMES)}): each counts "
-        "as a group of its own"
+        f"train.group_by={pattern!r} ({names_text(names, _MOST_NAMES)}): each is "
+        "treated as a group of its own"
     )
 
 

@@ -36,7 +36,7 @@ def find_recordings(
     sample_rate: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[RecordingSource]:
-    """Find a user's recordings, and give each one a name.
+    """Find a user's recordings and give each one a name.
 
     Args:
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched

@@ -194,7 +194,7 @@ def _require_same(root: Path, sizes: Mapping[str, SyntheticSize]) -> Path:
     if _marker_of(root) != _marker(sizes):
         raise InputError(
             f"{printable(root)} contains something other than this synthetic set: "
-            "remove it or choose another folder"
+            "delete the folder, or choose another one"
         )
     return root
 

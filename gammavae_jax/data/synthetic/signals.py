@@ -88,6 +88,6 @@ def knocks(
 
 
 def gate(turns: Signal, per_turn: Number, duty: Number) -> Signal:
-    """Return smooth pulses: about 1 for a share `duty` of each period, else about 0."""
+    """Return smooth pulses: about 1 for a share `duty` of each period, 0 elsewhere."""
     phase = (per_turn * turns) % 1
     return 1 / (1 + np.exp(-40 * (phase - 0.05))) / (1 + np.exp(40 * (phase - duty)))

@@ -86,7 +86,7 @@ def test_recordings_without_a_match_are_counted_and_named():
     train = [("fan", cut), ("pump", clips(["day_3/d"]))]
     assert unmatched_note(train, "day_[0-9]") == (
         "2 of 4 training recordings do not match train.group_by='day_[0-9]' (Day_2/b, "
-        "c): each counts as a group of its own"
+        "c): each is treated as a group of its own"
     )
     assert unmatched_note(train, "(?i)day_[0-9]|c") == ""
     assert unmatched_note(train, "") == ""
