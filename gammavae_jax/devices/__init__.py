@@ -1,1 +1,1 @@
-"""Spreads all models over the devices, and runs the same function on each model."""
+"""Spreads all models over the devices and runs the same function on each model."""

@@ -32,8 +32,8 @@ def make_placement(
         n_members: the number of models per machine.
         devices: the devices to use; default: all devices of the cluster, or this
             process's devices if it has not joined a cluster.
-        batching: whether a device computes its models together ("vmap") or in turn
-            ("map"); "auto" means "map" on CPUs and "vmap" on other devices.
+        batching: whether a device computes its models together ("vmap") or one at a
+            time ("map"); "auto" means "map" on CPUs and "vmap" on other devices.
     """
     if devices is None:
         devices = jax.devices() if is_joined() else local_devices()

@@ -1,6 +1,6 @@
 """Coordinates the processes of a distributed run.
 
-JAX connects the processes. All of them run the same program on the same recordings, and
+JAX connects the processes. All of them run the same code on the same recordings, and
 each one trains the models that are assigned to its own devices. Only the first process
 prints and writes, except that all processes write checkpoints. If a file cannot be read
 or written in one process, all processes raise the same error.
@@ -81,7 +81,7 @@ def is_first() -> bool:
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """Call `function` in every process, and wait until every call has returned.
+    """Call `function` in every process and wait until every call has returned.
 
     Raises:
         InputError: a call failed, or (in a cluster) a file could not be read or
@@ -136,7 +136,7 @@ def require_same(value: Any, message: str) -> None:
 
 
 def others_lost(error: BaseException) -> str | None:
-    """Return a message if the error means that another process was lost, else None."""
+    """Return a message if the error means that a process was lost, or else None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError) or not any(
         word in text for word in ("Gloo", "NCCL", "oordination service")

@@ -36,7 +36,7 @@ class PerModel:
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """A placement in which each device has a queue of calls and worker threads."""
+    """Runs the calls of each device's queue in worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
     threads: dict[Any, ThreadPoolExecutor]  # by device; threads start when needed
@@ -80,7 +80,7 @@ class CoreQueue(Placement):
 
     @for_devices
     def close(self) -> None:
-        """Cancel queued calls, and wait for calls that have started.
+        """Cancel queued calls and wait for calls that have started.
 
         Later calls start new threads.
         """
@@ -91,7 +91,7 @@ class CoreQueue(Placement):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Return a program that runs `function` on all models; see the base class."""
+        """Return a compiled program that runs `function`; see the base class."""
         del kinds  # `put` has already split the arguments
         return _Queued(self, jitted(function, tuple(donate)))
 
@@ -145,7 +145,7 @@ def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
 
 
 def _result(tree: Any) -> Any:
-    """Wait until a tree of arrays is computed, and return it."""
+    """Wait until a tree of arrays is computed and return it."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

@@ -1,4 +1,4 @@
-"""Lists this process's devices, and prevents the use of JAX in a forked process."""
+"""Lists this process's devices and prevents the use of JAX in a forked process."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Runs all models at once, in one program on a mesh of devices."""
+"""Runs all models at once, in one compiled program on a mesh of devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ _AXES: dict[Kind, tuple[int | None, int | None]] = {
 class MeshPlacement(Placement):
     """A placement on a mesh of devices with the axes `member` and `machine`.
 
-    Each device computes its own models, either together (`vmap`) or in turn (`map`).
-    All devices have the same number of slots for models. Free slots are filled with
-    zeros: a function finds no windows in such a slot, and must do nothing there.
+    Each device computes its own models, either together (`vmap`) or one at a time
+    (`map`). All devices have the same number of slots for models. Free slots are filled
+    with zeros: a function finds no windows in such a slot and must do nothing there.
 
     If the mesh spans several processes, each process holds the models of its own
     devices, and all processes must call the same methods in the same order.
@@ -54,7 +54,7 @@ class MeshPlacement(Placement):
     def put(self, tree: Any, kind: Kind) -> Any:
         """Pad host arrays and copy them to the devices; return JAX arrays unchanged.
 
-        Every process passes the whole arrays, and copies the parts for its own devices.
+        Every process passes the whole arrays and copies the parts for its own devices.
         """
         sharding = NamedSharding(self.mesh, _SPECS[kind])
 
@@ -101,12 +101,12 @@ class MeshPlacement(Placement):
         jax.block_until_ready(trees)
 
     def close(self) -> None:
-        """Do nothing: a running program cannot be cancelled."""
+        """Do nothing: a running compiled program cannot be cancelled."""
 
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Return a program that runs `function` on all models; see the base class."""
+        """Return a compiled program that runs `function`; see the base class."""
         kinds, donate = tuple(kinds), tuple(donate)
         return _Sharded(_sharded(function, kinds, self.mesh, self.batching, donate))
 
@@ -137,7 +137,7 @@ def _sharded(
     batching: Batching,
     donate: tuple[int, ...],
 ) -> Any:
-    """Compile a function to run on a mesh; equal functions share one program."""
+    """Compile a function for a mesh; equal functions share one compiled program."""
     member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
         # Once the member axis is removed, the machine axis comes first.

@@ -29,7 +29,10 @@ for_devices = waiting_for(
 
 
 class HashablePartial(NamedTuple):
-    """A function with fixed first arguments; equal instances share one program."""
+    """A hashable `functools.partial` for positional arguments.
+
+    Equal instances share one compiled program.
+    """
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
@@ -62,7 +65,7 @@ class Placement(ABC):
     program takes and returns arrays in this form, and `get` copies them to the host.
     """
 
-    batching: Batching  # whether a device computes its models together or in turn
+    batching: Batching  # whether a device computes its models together or one at a time
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
@@ -93,14 +96,14 @@ class Placement(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the placement, so that an interrupted program stops soon."""
+        """Close the placement, so that an interrupted process stops soon."""
         self.close()
 
     @abstractmethod
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Return a program that applies a function of one model's arrays to all models.
+        """Return a compiled program that applies a one-model function to all models.
 
         Args:
             function: takes arrays without `member` and `machine` axes. Equal
@@ -114,7 +117,7 @@ class Placement(ABC):
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def jitted(function: Callable, donate: tuple[int, ...]) -> Any:
-    """Compile the function in float32; equal functions share one program."""
+    """Compile the function in float32; equal functions share one compiled program."""
     return jax.jit(in_float32(function), donate_argnums=donate)
 
 

@@ -1,1 +1,1 @@
-"""Defines the network: encoder, decoder, Gamma posterior and its gradient, and loss."""
+"""Defines the model: encoder, decoder, Gamma posterior and its gradient, and loss."""

@@ -1,7 +1,7 @@
-"""Defines the network: a dense encoder and decoder with a latent code between them.
+"""Defines the model: a dense encoder and decoder with a latent code between them.
 
 Windows have the axes `window feature`, codes `window latent`, and reconstructions
-`window output`; an output is a whole window or its middle frame. Inside the network
+`window output`; an output is a whole window or its middle frame. Inside the model
 the window axis comes last (`feature window`): weight gradients are then sums over a
 contiguous axis, and the means of batch normalisation are products with a vector. This
 makes a training step 6 % faster on CPUs. `weight` is 1 for a window and 0 for padding;
@@ -118,7 +118,7 @@ def _blocks(widths, precision, x, weight, training):
 
 
 class Prepared(NamedTuple):
-    """The network's input and target for a batch, and the scale of its output values.
+    """The model's input and target for a batch, and the scale of its output values.
 
     The reconstruction is the decoder's output or, with normalised bands,
     `mean + deviation * output`.
@@ -130,13 +130,13 @@ class Prepared(NamedTuple):
 
 
 class Inputs(nn.Module):
-    """The layer that derives the network's input and target from each window.
+    """The layer that derives the model's input and target from each window.
 
     With `target="window"`, both are the whole window. With `target="centre"`, the
     target is the middle frame, and the input is the frames around it (Suefusa et al.
     2020). With `inputs="centred"`, the mean of the *input* is subtracted from both: a
-    mean that included the target would reveal the target's level to the network. With
-    normalised bands, the network's input and output are in standard deviations of each
+    mean that included the target would reveal the target's level to the model. With
+    normalised bands, the model's input and output are in standard deviations of each
     band, and the target stays in dB.
     """
 
@@ -150,7 +150,7 @@ class Inputs(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Prepared:
-        """Normalise the windows, and return the network's input and its target."""
+        """Normalise the windows and return the model's input and its target."""
         if self.config.normalises_bands:
             return self._by_bands(windows, weight, training)
         if self.config.inputs == "standardised":
@@ -184,7 +184,7 @@ class Inputs(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """The whole network: encoder, latent code and decoder.
+    """The whole model: encoder, latent code and decoder.
 
     A deterministic code is the output of one more `Block`, as in the official baseline.
     Otherwise two linear heads parametrise a posterior (Table 1 of the report, Huang

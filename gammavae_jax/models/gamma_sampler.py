@@ -15,7 +15,7 @@ distribution function `F`, with density `p`, therefore gives (Figurnov et al. 20
 
 JAX has `lax.random_gamma_grad`, which iterates until every sample of a batch has
 converged. That takes about forty rounds of small kernels, and more time than a whole
-layer of the network. Here the number of terms is fixed, so that one kernel suffices.
+layer of the model. Here the number of terms is fixed, so that one kernel suffices.
 This is also more accurate: in float32, for concentrations from 1e-3 to 1e3, its
 relative error is 2e-5 (8e-6 up to 100), compared with 5e-5 for JAX's iteration.
 """

@@ -1,4 +1,4 @@
-"""Defines the network's layers; windows are the last axis, and padding has weight 0."""
+"""Defines the model's layers; windows are the last axis, and padding has weight 0."""
 
 import functools
 from typing import Literal, cast
@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Batch normalisation of the network's input, without scale or bias.
+    """Batch normalisation of the model's input, without scale or bias.
 
     Over the first `1 / MOMENTUM` batches, the running statistics are plain means. An
     exponential average starts from 0 and would need a thousand steps to reach -60 dB.

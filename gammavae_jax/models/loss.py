@@ -54,7 +54,7 @@ def kl_weight_of(
 ) -> float | Float[Array, ""]:
     """Return the divergence's weight in an epoch's loss; epochs count from 1.
 
-    It is 0 in the first epoch, and rises linearly to `train.kl_weight` during the next
+    It is 0 in the first epoch and rises linearly to `train.kl_weight` during the next
     `train.kl_warmup` epochs. Without a warm-up, it is always `train.kl_weight`.
     """
     if not config.kl_warmup:

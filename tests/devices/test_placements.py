@@ -24,7 +24,7 @@ class Pair(NamedTuple):
 
 
 def place(form, n_machines, n_members, n_devices):
-    """A queue, or a mesh whose devices compute their models together or in turn."""
+    """A queue, or a mesh whose devices compute models together or one at a time."""
     batching = "map" if form == "queue" else "vmap"
     work, devices = list(range(1, n_machines + 1)), jax.devices()[:n_devices]
     placement = make_placement(work, n_members, devices, batching)

@@ -1,4 +1,4 @@
-"""The network, compared with the official PyTorch code and the report's Table 1."""
+"""The model, compared with the official PyTorch code and the report's Table 1."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from gammavae_jax.presets import preset
 
 @pytest.fixture
 def official(golden):
-    """The official network's weights, and its output for a batch."""
+    """The official model's weights, and its output for a batch."""
     stored, config, variables = official_start(golden)
     return stored, config.model, jax.tree.map(jnp.asarray, variables)
 
@@ -81,7 +81,7 @@ def test_heads_are_clipped_to_the_range_that_float32_can_sample():
 
 
 def initialised(config, key):
-    """Return a network, some windows, and the network's first variables."""
+    """Return a model, some windows, and the model's first variables."""
     model, x = AutoEncoder(config), jax.random.normal(key(), (6, 30))
     return model, x, model.init(key(), x, jnp.ones(6), key())
 

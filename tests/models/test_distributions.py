@@ -137,7 +137,7 @@ def test_both_samplers_draw_from_the_same_distribution(tfd):
 
 @pytest.mark.parametrize("shape", SHAPES[::7])
 def test_the_fallback_samples_in_float32_even_if_x64_is_enabled(shape):
-    """The network uses float32, too."""
+    """The model uses float32, too."""
     with drawn_by("jax"), jax.enable_x64(True):
         a = jnp.full(100, shape, jnp.float32)
         draw = Gamma(a, jnp.ones_like(a)).sample(jax.random.key(3))

@@ -123,7 +123,7 @@ def test_vmap_over_models_draws_the_same_samples_as_one_model_at_a_time(
 
 @pytest.mark.parametrize("shape", [(), (0, 8), (2, 3, 4)])
 def test_samples_have_the_shape_and_type_of_the_concentrations(shape):
-    """The network uses float32, even if x64 is enabled."""
+    """The model uses float32, even if x64 is enabled."""
     with jax.enable_x64(True):
         a = jnp.full(shape, 0.5, jnp.float32)
         log_z = jax.jit(log_draw)(jax.random.key(11), a)

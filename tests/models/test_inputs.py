@@ -1,4 +1,4 @@
-"""The network's input, and the target of its reconstruction."""
+"""The model's input, and the target of its reconstruction."""
 
 import jax
 import jax.numpy as jnp
