@@ -1,1 +1,1 @@
-"""Trains the models: splits the clips, and runs training steps and epochs."""
+"""Trains the models: splits the clips and runs training steps and epochs."""

@@ -62,12 +62,12 @@ def add_windows(
 
 
 def kl_per_latent(moments: LatentMoments) -> Float[Array, "latent"]:
-    """Return each latent's mean divergence in nats; NaN if there are no windows."""
+    """Return each latent's mean divergence in nats, or NaN if there are no windows."""
     return moments.kl / moments.count
 
 
 def active_units(moments: LatentMoments) -> Float[Array, ""]:
-    """Count the latents that respond to the input; NaN if there are no windows.
+    """Count the latents that respond to the input, or return NaN without windows.
 
     A latent responds if the variance of its posterior mean over windows exceeds
     `ACTIVE_VARIANCE` (Burda, Grosse and Salakhutdinov 2016).

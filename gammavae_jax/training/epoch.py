@@ -34,7 +34,7 @@ def shuffled(
 ) -> Int[Array, "window"]:
     """Return a random order of windows: first training, then held-out, then padding.
 
-    A window's place depends on a random number derived from the key and the window's
+    A window's position depends on a random number derived from the key and the window's
     index, so the amount of padding does not change the order.
     """
     bits = jax.random.bits(key, window_use.shape, jnp.uint32) >> 2
@@ -148,7 +148,7 @@ def _mean_terms(
     count: Int[Array, ""],
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Call `function` on every batch, and average the loss terms over `count` windows.
+    """Call `function` on every batch and average the loss terms over `count` windows.
 
     Return the final carry and the mean loss terms, which are NaN if there are no
     windows. If the last batch has fewer than `smallest` windows, it is left out. The

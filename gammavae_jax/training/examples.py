@@ -1,4 +1,4 @@
-"""Stacks the training clips of all machines into arrays, and splits them."""
+"""Stacks the training clips of all machines into arrays and splits them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

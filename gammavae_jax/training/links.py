@@ -10,7 +10,8 @@ recording with a third.
 Clips whose names state the same attributes were probably recorded in one session. They
 are never compared with each other either, because thresholds would be too low if
 held-out clips were compared with clips from their own session. However, they are not
-linked and count as independent, because new sessions may have the same attributes.
+linked and are treated as independent, because new sessions may have the same
+attributes.
 
 Clips that overlap, that were recorded by several microphones at once, or that were
 mixed with the same background share the random fluctuations of their bands. The
@@ -196,7 +197,7 @@ def independence(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     is_clip: Bool[np.ndarray, "machine clip"],
 ) -> Float[np.ndarray, "machine clip"]:
-    """Return the fraction of an independent recording that each clip counts as.
+    """Return each clip's weight, as a fraction of an independent recording.
 
     It is 1 for a clip without links, `1 / n` for each of `n` clips that are all linked
     to each other, and 0 for padding. If linked clips form separate groups, the sum over

@@ -1,4 +1,4 @@
-"""Runs the training loop, and defines the observer that the loop calls."""
+"""Runs the training loop and defines the observer that the loop calls."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ from gammavae_jax.training.step import with_room_for
 
 
 class Progress(NamedTuple):
-    """The state of training after an epoch."""
+    """The training state after an epoch."""
 
     epoch: int  # 0 before the first
     state: Any  # a `TrainState` with the axes `member machine ...`
@@ -60,11 +60,11 @@ class Observer:
         )
 
     def must_save(self, epoch: int) -> bool:
-        """Return whether to save the state after this epoch."""
+        """Return whether to save the training state after this epoch."""
         return False
 
     def save(self, epoch: int, state: Any) -> None:
-        """Save the state after an epoch, as returned by `Placement.get_to_save`."""
+        """Save the training state after an epoch; see `Placement.get_to_save`."""
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
@@ -72,7 +72,7 @@ class Observer:
         yield
 
     def stop_requested(self) -> bool:
-        """Return whether to save the state after this epoch and then stop."""
+        """Return whether to save the training state after this epoch and then stop."""
         return False
 
 
@@ -135,7 +135,7 @@ def train(
     examples: PlacedExamples,
     observer: Observer,
 ) -> Any:
-    """Run the remaining epochs, and return the `TrainState` on the devices.
+    """Run the remaining epochs and return the `TrainState` on the devices.
 
     Raises:
         InputError: the observer raised it.

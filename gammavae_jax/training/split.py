@@ -134,9 +134,8 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
     for name, count in zip(names, fewest, strict=True):
         if count < _FEWEST_WINDOWS:
             raise InputError(
-                f"{name}: the number of windows available to train a model is {count}, "
-                f"but at least {_FEWEST_WINDOWS} are needed: add training clips, or "
-                "use longer ones"
+                f"{name}: too few windows to train a model ({count}; at least "
+                f"{_FEWEST_WINDOWS} are needed): add training clips, or use longer ones"
             )
 
 

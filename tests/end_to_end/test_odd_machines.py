@@ -232,7 +232,7 @@ def test_a_machine_that_always_sounds_the_same_alarms_at_anything_else(capsys):
 
 def test_a_single_training_window_is_refused():
     clip = hiss(0, 2048 / RATE)
-    problem = "machine: the number of windows available to train a model is 1"
+    problem = "machine: too few windows to train a model (1; "
     with pytest.raises(InputError, match=problem):
         detector(verbose=False).fit([clip, clip[::-1].copy()], RATE)
 
@@ -277,6 +277,6 @@ def test_a_run_that_cannot_train_writes_nothing(data, tmp_path, refusal):
     message = refusal(
         "run", "--all-machines", "--data-root", short, "--out", tmp_path / "out", *TINY
     )
-    problem = "valve_section_00: the number of windows available to train a model is 1"
+    problem = "valve_section_00: too few windows to train a model (1; "
     assert problem in message
     assert not (tmp_path / "out").exists()
