@@ -438,8 +438,8 @@ def test_an_official_threshold_does_not_change_with_the_rate(detector):
     object.__setattr__(config, "scoring", scoring)
     official = dataclasses.replace(detector.detector_, config=config)
     problem = (
-        "official thresholds cannot be adapted to a false-alarm rate of 0.2: train "
-        r"again with scoring\.threshold=conformal"
+        "official thresholds cannot be adapted to a false-alarm rate of 0.2: retrain "
+        r"with scoring\.threshold=conformal"
     )
     with pytest.raises(InputError, match=problem):
         with_false_alarm_rate(official, 0.2)

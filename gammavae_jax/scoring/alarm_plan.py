@@ -4,7 +4,7 @@ A policy raises an alarm when at least `k` of the last `n` segments have low p-v
 or *count* (see `alarm_policy`). The number of false alarms per day is at most the
 number of segments per day times the probability that at least `k` of `n` healthy
 segments count (see `alarm_rate`). Of the policies that stay within the given number,
-the module chooses the one that reports a reference fault first. This fault raises half
+the module chooses the one that reports a benchmark fault first. This fault raises half
 of its segments above the level that 10 % of healthy segments exceed.
 """
 
@@ -36,7 +36,7 @@ from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.sample_size import clips_needed
 
 _DAY = 86400.0  # s
-_LEVEL = 0.1  # half of the reference fault's segments have p-values up to this
+_LEVEL = 0.1  # half of the benchmark fault's segments have p-values up to this
 _CONFIDENCE = 0.95  # of the upper limit of false alarms
 _MOST_RECORDINGS = 100_000  # the largest number that an error message suggests
 
@@ -95,7 +95,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
         problem = (
             f"{printable(machine)}: the detector does not store the length of its clips"
         )
-        raise InputError(f"{problem}: fit it again with this version")
+        raise InputError(f"{problem}: refit it with this version")
     number = machine_names(detector).index(machine)
     n_clips = int(np.count_nonzero(detector.weights[number]))  # without padding
     return conditions.total_seconds / n_clips
@@ -157,7 +157,7 @@ def _segments_of_each(rule: DecisionRule) -> list[int]:
 
 
 def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
-    """Return the policy that meets the rate and reports the reference fault first.
+    """Return the policy that meets the rate and reports the benchmark fault first.
 
     Raises:
         InputError: the rate is out of range, or no policy meets it. The message then
@@ -203,7 +203,7 @@ def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
 
 
 def _share_of_fault(level: float) -> float:
-    """Return the share of the reference fault's segments with p-values up to a level.
+    """Return the share of the benchmark fault's segments with p-values up to a level.
 
     The fault adds a constant to the Gaussian quantiles of healthy segments.
     """
@@ -253,7 +253,7 @@ def _refusal(stream: Stream, rate: float) -> str:
     problem = (
         f"{printable(stream.machine)}: with {stream.n_recordings:.3g} independent "
         f"training recordings and {rounded(stream.segments_per_day, 4)} segments per "
-        f"day, {rate:g} false alarms per day cannot be promised"
+        f"day, {rate:g} false alarms per day cannot be guaranteed"
     )
     remedies = [f"ask for {_rounded_up(lowest)} or more"]
     fewer = stream.segments_per_day * rate / lowest
@@ -272,7 +272,7 @@ def _rounded_up(value: float) -> str:
 
 
 def _recordings_needed(stream: Stream, rate: float) -> int | None:
-    """Return how many independent recordings are needed; None if more than 100,000."""
+    """Return how many independent recordings are needed, or None if over 100,000."""
 
     def is_enough(n_recordings: int) -> bool:
         return _lowest_rate(stream._replace(n_recordings=float(n_recordings))) <= rate

@@ -2,7 +2,7 @@
 
 A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
 is at most the policy's level. An alarm is raised when at least `k` of the last `n`
-segments count, and ends when at most `k / 2` count, so that it does not flicker.
+segments count and ends when at most `k / 2` count, so that it does not flicker.
 During the hold time after an alarm, further alarms are marked as held. If a held alarm
 is still active when the hold time ends, it is reported, and a new hold time begins.
 
@@ -54,7 +54,7 @@ class Expected(NamedTuple):
     upper_limit: float  # false alarms per day, with 95 % probability
     segment_seconds: float
     segments_per_day: float
-    delay_of_half: float  # s; for a reference fault (see `alarm_plan`)
+    delay_of_half: float  # s; for a benchmark fault (see `alarm_plan`)
     delay_of_all: float  # s; for a fault in which every segment counts
     n_recordings: float  # independent training recordings
     correlation: float  # of neighbouring segments, plus one standard error
@@ -119,8 +119,8 @@ class AlarmPolicy:
         """Process the next segment of a recording.
 
         Returns:
-            The new state, and any alarm that the segment raised, ended or released
-            from its hold.
+            The new alarm state, and any alarm that the segment raised, ended or
+            released from its hold.
         """
         counted = self.counts(segment), Moment(recording, segment.start)
         window = (*state.window, counted)[-self.n :]
@@ -148,8 +148,8 @@ class AlarmPolicy:
         """Process the next recording.
 
         Returns:
-            The new state and, in order, any alarms that the recording raised, ended or
-            released from their hold.
+            The new alarm state and, in order, any alarms that the recording raised,
+            ended or released from their hold.
         """
         events = []
         for segment in verdict.segments:

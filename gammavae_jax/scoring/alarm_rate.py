@@ -10,7 +10,7 @@ accounts for the uncertainty of the threshold.
 
 Neighbouring segments resemble each other. The model is a Gaussian copula with one
 factor: the normal scores (the Gaussian quantiles of the scores' ranks) are equally
-correlated within a window of `n` segments. The correlation is estimated from the
+correlated within a run of `n` segments. The correlation is estimated from the
 held-out recordings.
 """
 
@@ -41,7 +41,7 @@ def chance_of_alarm(
         n_recordings: the number of independent held-out recordings.
         correlation: the correlation of two segments' normal scores, in [0, 1).
         k: the number of segments that must count.
-        n: the number of segments in a window.
+        n: the number of segments in a run.
     """
     law = rank, n_recordings + 1 - rank
     ends = scipy.stats.beta.ppf([_TAIL, 1 - _TAIL], *law)
@@ -74,13 +74,14 @@ def cautious_correlation(
 ) -> float:
     """Return the estimated correlation of two segments, plus one standard error.
 
-    The estimate averages over all pairs of normal scores in each window. The standard
-    error is added because too low a correlation would predict too few false alarms.
+    The estimate averages over all pairs of normal scores in each run of `n` segments.
+    The standard error is added because too low a correlation would predict too few
+    false alarms.
 
     Args:
         sequences: the scores of held-out segments, one array per sequence.
         n_recordings: the number of independent held-out recordings.
-        n: the number of segments in a window; a shorter sequence is one window.
+        n: the number of segments in a run; a shorter sequence is one run.
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     n = min(n, longest)
@@ -103,9 +104,9 @@ def cautious_correlation(
 
 
 def _of_windows(normal: Float[np.ndarray, "_"], n: int) -> Float[np.ndarray, "_"]:
-    """Return each window's mean product over all pairs of normal scores.
+    """Return each run's mean product over all pairs of normal scores.
 
-    A sequence shorter than a window is one window.
+    A sequence of fewer than `n` segments is one run.
     """
     n = min(n, len(normal))
     windows = np.lib.stride_tricks.sliding_window_view(normal, n)

@@ -1,4 +1,4 @@
-"""Scores a few clips at a time, and caches the compiled programs."""
+"""Scores a few clips at a time and caches the compiled programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,11 +22,11 @@ _PROGRAMS_KEPT = 32
 
 
 class ClipScorer:
-    """A scorer for a few clips at a time, with a cache of compiled programs.
+    """Scores a few clips at a time, with a cache of compiled programs.
 
     Arrays are padded so that only a few sizes need a compiled program. The number of
     clips is rounded up to a power of two, and the number of frames to one of four steps
-    between powers of two. Only the most recently used programs are kept.
+    between powers of two. Only the most recently used compiled programs are kept.
     """
 
     def __init__(self, detector: Detector):
@@ -72,14 +72,15 @@ class ClipScorer:
 def score_of_clips(
     scorer: ClipScorer, clips: Mapping[int, Clips]
 ) -> list[Float64[np.ndarray, "_"]]:
-    """Return the headline scores of clips of any length; see `short_clips`.
+    """Return the first seed's headline scores, corrected for short clips.
 
     Args:
         scorer: the scorer.
         clips: the clips of each machine, by the machine's index in the detector.
 
     Returns:
-        For each machine, in the given order, the scores of its clips.
+        For each machine, in the given order, the scores of its clips; see
+        `short_clips`.
     """
     detector = scorer.detector
     of_seed = scorer.score(clips)[detector.config.score][0]

@@ -54,8 +54,8 @@ class DecisionRule:
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         held_out: the scores of the held-out training clips; None with official
             thresholds.
-        weights: the fraction of an independent recording that each held-out clip
-            counts as; see `training.links.independence`.
+        weights: each held-out clip's weight, as a fraction of an independent recording;
+            see `training.links.independence`.
         recording_sizes: the number of clips of each training recording, in the order of
             `held_out`; empty if each clip is a recording.
         is_conformal: whether thresholds are conformal. Otherwise, the mean score of all

@@ -1,4 +1,4 @@
-"""Fits a detector to the trained models of all machines, and scores clips with it.
+"""Fits a detector to the trained models of all machines and scores clips with it.
 
 A member is one model of a machine: one for each seed or, if there are folds, one for
 each fold of each seed. For each seed, a clip's score is the mean of the members'
@@ -38,11 +38,11 @@ from gammavae_jax.training.split import Split
 
 @dataclass(frozen=True)
 class Detector:
-    """Models, references and thresholds of all machines and members, in host memory.
+    """Models, reference sets and thresholds of all machines and members, on the host.
 
-    `calibration` has the scores of the held-out training clips, for every score that is
-    configured or fused. Scores of clips that were not held out are NaN. With official
-    thresholds, `calibration` is empty.
+    `calibration` holds the scores of the held-out training clips, for every score that
+    is configured or fused. Scores of clips that were not held out are NaN. With
+    official thresholds, `calibration` is empty.
     """
 
     config: Config
@@ -75,7 +75,7 @@ def fit_scores(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit scorers, references and thresholds to trained models.
+    """Fit scorers, reference sets and thresholds to trained models.
 
     Args:
         config: the models' configuration.
@@ -109,7 +109,7 @@ def fit_scores(
 def fit_scorers(
     config: Config, placement: Placement, networks: Any, data: Any, window_use: Any
 ) -> Any:
-    """Fit normal distributions to the residuals of placed networks; see `fit_scorer`.
+    """Fit normal distributions to the residuals of placed models; see `fit_scorer`.
 
     Args:
         config: the configuration.
@@ -139,7 +139,7 @@ def calibrate(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit the references and the thresholds, which must not be official.
+    """Fit the reference sets and the thresholds, which must not be official.
 
     `scorer` and `data` are already on the devices. For the other arguments, see
     `fit_scores`.
@@ -190,7 +190,7 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
     if scoring.threshold == "official":
         raise InputError(
             f"official thresholds cannot be adapted to a false-alarm rate of {rate:g}: "
-            "train again with scoring.threshold=conformal"
+            "retrain with scoring.threshold=conformal"
         )
     config = replace(detector.config, scoring=scoring)
     return _with_thresholds(replace(detector, config=config), detector.calibration)

@@ -45,7 +45,7 @@ def fit(
     adapt_epochs: bool = False,
     any_length: bool = False,
 ) -> Detector:
-    """Train the models of all machines, and fit their scores and thresholds.
+    """Train the models of all machines and fit their scores and thresholds.
 
     Args:
         config: the configuration.
@@ -111,7 +111,7 @@ def training_conditions(
     if config.scoring.threshold == "official":
         return conditions
     recordings = group_clips(train, config.train.group_by)
-    # A recording counts as one, even if its parts are compared with each other.
+    # The parts of a recording are one recording, even if they are compared.
     whole = [recording_numbers(clips) for _, clips in train]
     split = split._replace(is_linked=link_groups(split.is_linked, whole))
     names = [name for name, _ in train]
@@ -170,7 +170,7 @@ def fit_recordings(
 ) -> tuple[Detector, dict[str, TrainingClips]]:
     """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
 
-    `groups` has a label for each recording; see `recordings.groups.with_groups`.
+    `groups` holds a label for each recording; see `recordings.groups.with_groups`.
 
     Returns:
         The detector, and the training clips of each machine.

@@ -1,8 +1,8 @@
-"""Adds normal recordings to a fitted detector without training its networks again.
+"""Adds normal recordings to a fitted detector without retraining its models.
 
 The new clips join the training clips. The steps of `fit` that follow training are then
-repeated: references, held-out scores, thresholds and training conditions. Training
-clips stay in the folds that hold them out. No network was trained on the new clips, so
+repeated: reference sets, held-out scores, thresholds and training conditions. Training
+clips stay in the folds that hold them out. No model was trained on the new clips, so
 they are assigned to the folds by recording.
 """
 
@@ -123,7 +123,7 @@ def require_learnable(config: Config) -> None:
     if kind != "conformal" or split != "folds":
         raise InputError(
             f"the detector has {kind} thresholds and train.split={split}, but learning "
-            "needs conformal thresholds and folds: fit again with all recordings"
+            "needs conformal thresholds and folds: refit with all recordings"
         )
 
 
@@ -151,13 +151,15 @@ def _learnable(
     }
     if stopped:
         log.say(
-            f"{name}: some recordings were left out because of their states: "
-            f"{names_text(list(stopped), _MOST_NAMES)}. If they are normal, fit again"
+            f"{name}: clips that are not classified as running were left out: "
+            f"{names_text(list(stopped), _MOST_NAMES)}. If they are normal, refit the "
+            "detector"
         )
     if not (is_new & is_running).any():
         raise InputError(
-            f"{name}: there is nothing to learn, because the recordings are already "
-            "known, or left out because of their states: pass other recordings"
+            f"{name}: nothing to learn: each recording is already among the training "
+            "recordings, or has no clip that is classified as running: pass other "
+            "recordings"
         )
     return chosen_clips(new, is_new & is_running)
 
@@ -181,7 +183,7 @@ def _fitted_again(
     folds: Sequence[Int[np.ndarray, "_"]],
     log: Log,
 ) -> tuple[Detector, Split]:
-    """Fit everything except the networks again; `folds` has the old clips' folds.
+    """Refit everything except the models; `folds` has the old clips' folds.
 
     Returns:
         The detector, and the split of the clips.
@@ -212,8 +214,8 @@ def _dealt(
 ) -> list[Int[np.ndarray, "_"]]:
     """Return each clip's fold; new clips are assigned to folds by recording or group.
 
-    New clips of an old group go into the group's fold, because the networks of the
-    other folds were trained on the group.
+    New clips of an old group go into the group's fold, because the models of the other
+    folds were trained on the group.
     """
     every = []
     groups = group_clips(train, config.train.group_by)
@@ -236,7 +238,7 @@ def _note_new_sounds(
     n_old: Sequence[int],
     log: Log,
 ) -> None:
-    """Log a message for each machine whose networks reconstruct the new clips badly."""
+    """Log a message for each machine whose models reconstruct the new clips badly."""
     config = replace(detector.config, score="mse", scores=("mse",))
     is_wanted = np.ones_like(split.is_clip)
     for of_machine, n in zip(is_wanted, n_old, strict=True):
@@ -253,7 +255,7 @@ def _note_new_sounds(
 def reconstruction_note(
     old: Float[np.ndarray, "_"], new: Float[np.ndarray, "_"], config: Config
 ) -> str:
-    """Return advice to fit again if the model reconstructs new clips badly, else "".
+    """Return advice to refit if the model reconstructs new clips badly, or else "".
 
     Args:
         old: the reconstruction errors of held-out training clips.
@@ -266,7 +268,7 @@ def reconstruction_note(
     effect = "scores depend on it" if config.needs_model else "only plots need it"
     return (
         f"the model reconstructs the new recordings worse than {100 * worse:.0f} % of "
-        f"the training clips ({effect}): fit again with all recordings when you can"
+        f"the training clips ({effect}): refit with all recordings when you can"
     )
 
 
@@ -276,7 +278,7 @@ def _verdicts(
     every: Mapping[str, LoadedRecordings],
     old: LoadedRecordings,
 ) -> list[Verdict]:
-    """Judge a machine's new recordings, each as if it were not in the references."""
+    """Judge a machine's new recordings, each as if it were not yet learnt."""
     recordings = every[machine_names(detector)[number]]
     rule = DecisionRule.of(detector, number)
     assert rule.held_out is not None

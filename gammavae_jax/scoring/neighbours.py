@@ -1,7 +1,8 @@
 """Computes the distances from a clip to its machine's training clips.
 
-A `Reference` holds a statistic (see `data.statistics`) of the training clips of both
-domains. Each clip's statistic is computed by a model that was not trained on the clip.
+A `Reference`, or reference set, holds a statistic (see `data.statistics`) of the
+training clips of both domains. Each clip's statistic is computed by a model that was
+not trained on the clip.
 
 If a domain has few training clips, its normal clips lie far from all training clips.
 Two rules therefore divide the distance to a training clip by a function of its radius,
@@ -39,10 +40,10 @@ _TINY = 1e-6
 
 
 class Reference(NamedTuple):
-    """A model's reference: a standardised statistic of each training clip.
+    """The training clips that a model compares clips with: its reference set.
 
-    Each place on the axis `clip` holds a training clip, or a synthetic clip between two
-    training clips.
+    They are stored as a standardised statistic. Each entry along the axis `clip` is a
+    training clip, a synthetic clip between two of them, or padding.
     """
 
     location: Float[AnyArray, "*model feature"]
@@ -51,7 +52,7 @@ class Reference(NamedTuple):
     is_clip: Bool[AnyArray, "*model clip"]
     radius: Float[AnyArray, "*model clip"]  # mean distance to the nearest other clips
     exponent: Float[AnyArray, "*model"]  # the power of the radius in the rule `varmin`
-    # The one or two training clips that each place is made from; -1 for padding.
+    # The one or two training clips that each entry is made from; -1 for padding.
     parents: Int[AnyArray, "*model clip 2"]
 
 
@@ -64,16 +65,16 @@ def fit_reference(
     n_places: int,
     rng: np.random.Generator,
 ) -> Reference:
-    """Fit the reference of one model.
+    """Fit the reference set of one model.
 
     Args:
         statistic: each training clip's statistic, from a model not trained on it.
-        is_related: marks pairs of clips that do not count as neighbours, because they
-            are linked or in the same fold.
-        is_clip: excludes padding, and clips that the reference must not contain.
+        is_related: marks pairs of clips that are never neighbours, because they are
+            linked or in the same fold.
+        is_clip: excludes padding, and clips that the reference set must not contain.
         is_target: whether a clip is from the target domain.
         config: the settings for radii and synthetic clips.
-        n_places: the number of places, including padding; see `places_enough`.
+        n_places: the number of entries, including padding; see `places_enough`.
         rng: the generator that draws synthetic clips.
     """
     used = statistic[is_clip]
@@ -121,12 +122,12 @@ def distances(
     """Return a clip's distance to the nearest reference clip, under each distance rule.
 
     The rule "neighbour" is the Euclidean distance, in standard deviations. The other
-    rules divide each distance by a function of the radius, and return the smallest
+    rules divide each distance by a function of the radius and return the smallest
     quotient.
 
     Args:
         statistic: the clip's statistic.
-        reference: the reference.
+        reference: the reference set.
         is_excluded: if the clip is itself a training clip, marks the training clips
             that it must not be compared with, and that must not influence the scale. If
             no reference clip would be left, all of them are used.
@@ -156,7 +157,7 @@ def nearest_clips(
     """Return the clips nearest to each reference clip, for use by `distances`.
 
     Args:
-        reference: the reference of a statistic of the log-mel.
+        reference: the reference set of a statistic of the log-mel.
         is_excluded: the pairs of training clips that are never compared.
         n_neighbours: the number of neighbours that determine a radius.
     """
@@ -167,7 +168,7 @@ def nearest_clips(
 def _scale_of(
     reference: Reference, is_used: Bool[Array, "clip"]
 ) -> Float[Array, "feature"]:
-    """Return a reference's scale, computed only from the clips that `is_used` marks.
+    """Return a reference set's scale, computed only from clips that `is_used` marks.
 
     A new clip has no influence on the scale. A training clip that is scored as if it
     were new must have none either, or it would look too normal. If at most half of the

@@ -110,14 +110,14 @@ def radii_without(
     is_kept: Bool[AnyArray, "clip"],
     radius: Float[AnyArray, "clip"],
 ) -> Float[Array, "clip"]:
-    """Return the radii that result if only the kept clips count as neighbours.
+    """Return the radii that result if only the kept clips can be neighbours.
 
     Args:
         nearest: the nearest clips. If more than 64 of a clip's nearest clips are left
             out, the last distance in its list stands in for the missing ones.
-        is_kept: marks the clips that count as neighbours.
-        radius: the radii if all clips count. A clip without neighbours keeps its
-            radius, and no new radius is below the smallest of these.
+        is_kept: marks the clips that can be neighbours.
+        radius: the radii if all clips can be neighbours. A clip without neighbours
+            keeps its radius, and no new radius is below the smallest of these.
     """
     is_used = is_kept[nearest.index] & jnp.isfinite(nearest.distance)
     most = jnp.minimum(nearest.n_neighbours, is_used.shape[-1])

@@ -1,9 +1,9 @@
-"""Fits the references: the training clips that new clips are compared with.
+"""Fits the reference sets: the training clips that new clips are compared with.
 
-The statistics of the log-mels themselves need no model. Their references hold all
+The statistics of the log-mels themselves need no model. Their reference sets hold all
 training clips, and are the same for every member. For the statistics of a model's
 residual or code, each training clip is described by the member that was not trained on
-it, and a member's reference holds the training clips of the other folds.
+it, and a member's reference set holds the training clips of the other folds.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def fit_references(
     data: Any,
     split: Split,
 ) -> dict[str, Reference]:
-    """Fit a reference for each statistic that the configured scores need.
+    """Fit a reference set for each statistic that the configured scores need.
 
     Args:
         config: the configuration.
@@ -51,7 +51,7 @@ def fit_references(
         split: the split, with the links between training clips.
 
     Returns:
-        A reference for each statistic; its arrays have the axes `member machine ...`.
+        A reference set for each statistic, with the axes `member machine ...`.
     """
     names, n_clips = wanted_statistics(config), split.is_clip.shape[1]
     if not names:
@@ -86,7 +86,7 @@ def _fitting(
     statistic: Float[np.ndarray, "seed machine clip feature"],
     is_model_free: bool,
 ) -> Callable[[int, int], Reference]:
-    """Return a function that fits the reference of one member and machine."""
+    """Return a function that fits the reference set of one member and machine."""
     folds = folds_of_clips(split.is_held_out, config.n_folds)
     if is_model_free:
         folds = np.full_like(folds, NO_FOLD)
@@ -101,7 +101,7 @@ def _fitting(
         return fit_reference(
             statistic[seed, machine],
             split.is_excluded[machine] | is_same,
-            # If this fold holds all clips, the reference must use them.
+            # If this fold holds all clips, the reference set must use them.
             is_other if is_other.any() else is_clip,
             split.is_target[machine],
             config.scoring,

@@ -106,9 +106,9 @@ def covariance(
 ) -> Float[Array, "mel mel"]:
     """Return the covariance of the accumulated rows, in squared residual units.
 
-    The "official" covariance centres each batch on its own mean, and divides by the
+    The "official" covariance centres each batch on its own mean and divides by the
     number of windows minus 1, although a window has `n_rows` rows. The "pooled" one
-    centres all rows on their common mean, and divides by the number of rows minus 1.
+    centres all rows on their common mean and divides by the number of rows minus 1.
     """
     if config.covariance == "official":
         return scatter.within / jnp.maximum(scatter.count / n_rows - 1.0, 1.0)

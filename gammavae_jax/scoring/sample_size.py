@@ -133,7 +133,7 @@ class Sensitivity(NamedTuple):
 def sensitivities(
     detector: Detector, rates: Iterable[float]
 ) -> dict[str, list[Sensitivity]]:
-    """Return each false-alarm rate's effect on each machine; nothing is trained again.
+    """Return each false-alarm rate's effect on each machine, without retraining.
 
     Args:
         detector: the detector; the headline score of its first seed is used.
@@ -172,7 +172,7 @@ def unsupported_machines(detector: Detector) -> str:
     """Return a note that names machines with too few recordings for the current rate.
 
     Returns:
-        One line; empty if every machine has enough independent recordings.
+        One line, or "" if every machine has enough independent recordings.
     """
     if detector.config.scoring.threshold != "conformal":
         return ""
@@ -206,7 +206,7 @@ def training_summaries(detector: Detector) -> dict[str, str]:
     """Describe the data behind each machine's threshold, in one or two sentences.
 
     Returns:
-        A text for each machine; empty if the thresholds are not conformal.
+        A text for each machine, or none if the thresholds are not conformal.
     """
     scoring = detector.config.scoring
     if scoring.threshold != "conformal":

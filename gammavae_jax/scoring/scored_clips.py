@@ -1,4 +1,4 @@
-"""Scores all clips, and collects the results in one table per machine."""
+"""Scores all clips and collects the results in one table per machine."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class ScoredClips(NamedTuple):
 
     @property
     def is_anomaly(self) -> Bool[np.ndarray, "clip"] | None:
-        """A mask of the clips labelled anomalous; None if any clip has no label."""
+        """A mask of the clips labelled anomalous, or None if any clip has no label."""
         if not all(self.labels):
             return None
         return np.array([label == "anomaly" for label in self.labels])

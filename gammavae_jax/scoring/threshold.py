@@ -56,7 +56,7 @@ def p_values(
 def _weight_below(
     scores: Float[np.ndarray, "clip"], weights: Float[np.ndarray, "clip"] | None
 ) -> tuple[Float[np.ndarray, "clip"], Float[np.ndarray, "place"]]:
-    """Sort scores; return them, and the total weight of the scores before each place.
+    """Sort scores; return them and, for each, the total weight of those before it.
 
     Sums are rounded, so that the weights of a recording's clips add up to exactly 1.
     """

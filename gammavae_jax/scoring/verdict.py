@@ -47,7 +47,7 @@ class Verdict(NamedTuple):
 
     @property
     def state(self) -> State:
-        """The recording's state: running if any clip is, else the most common state."""
+        """The machine's state: running if it ever runs, or else the most common one."""
         if not self.states or State.RUNNING in self.states:
             return State.RUNNING
         return State(max(self.states, key=lambda state: self.states[state]))

@@ -165,7 +165,7 @@ def test_what_cannot_be_learnt_or_written_is_refused(recordings, detector, refus
     before = sorted(detector.parent.iterdir())
     for arguments, message in [
         ((recordings / "faulty",), "faulty"),
-        ((recordings / "normal",), "there is nothing to learn"),
+        ((recordings / "normal",), "nothing to learn"),
         (
             (load, "--out", detector, "--overwrite"),
             "is the old version, which is never",

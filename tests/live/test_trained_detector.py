@@ -218,7 +218,7 @@ def test_the_mean_length_of_clips_is_not_that_of_the_shortest(detector, scorer):
 def test_a_policy_for_a_rate_is_refused_if_the_training_recordings_are_too_few(
     detector,
 ):
-    with pytest.raises(InputError, match=r"cannot be promised: ask for .* or more"):
+    with pytest.raises(InputError, match=r"cannot be guaranteed: ask for .* or more"):
         detector.alarm_policy(1e-6)
     policy = detector.alarm_policy(1.0, 24)
     assert policy.expected is not None

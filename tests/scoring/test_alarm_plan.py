@@ -102,7 +102,7 @@ def test_a_rate_that_cannot_be_promised_is_refused_with_what_would_be_enough():
     text = str(caught.value)
     assert text.startswith(
         "fan: with 12 independent training recordings and 8640 segments per day, "
-        "0.0001 false alarms per day cannot be promised: ask for "
+        "0.0001 false alarms per day cannot be guaranteed: ask for "
     )
     found = re.search(
         r"ask for ([\d.e-]+) or more, or score at most (\d+) segments per day", text

@@ -1,4 +1,4 @@
-"""Learning normal recordings without training again."""
+"""Learning normal recordings without retraining."""
 
 import copy
 import dataclasses
@@ -162,7 +162,7 @@ def test_clips_of_one_recording_or_group_go_into_the_same_fold(detector):
 
 
 def test_new_clips_of_an_old_group_go_into_the_fold_of_this_group():
-    """The networks of the other folds were trained on the group."""
+    """The models of the other folds were trained on the group."""
     days = ["monday", "monday", "tuesday", "tuesday", "monday", "friday", "friday"]
     files = tuple(clip_file(Path(f"{n} {day}.wav")) for n, day in enumerate(days))
     config = override(preset("default"), ["train.group_by=[a-z]+day"])
@@ -199,7 +199,7 @@ def test_known_recordings_are_named_and_not_learnt_again(detector, capsys):
         "pump: already known, so not learnt again: array 0" in capsys.readouterr().err
     )
     before = detector.detector_
-    with pytest.raises(InputError, match="pump: there is nothing to learn"):
+    with pytest.raises(InputError, match="pump: nothing to learn"):
         detector.partial_fit({"pump": [PUMP[3], NEW[0]]}, sample_rate=RATE)
     assert detector.detector_ is before
 
@@ -210,7 +210,7 @@ def test_clips_in_which_the_machine_is_off_are_named_and_left_out(detector, caps
     given = [silence, np.concatenate([NEW[0], silence])]
     detector.partial_fit({"pump": given}, sample_rate=RATE)
     assert [v.n_clips for v in detector.learnt_] == [1]
-    text = "left out because of their states: array 0 (no signal), array 1 (no signal)"
+    text = "running were left out: array 0 (no signal), array 1 (no signal)"
     assert text in capsys.readouterr().err
 
 
@@ -224,7 +224,7 @@ def test_the_current_false_alarm_rate_is_used(detector, whole):
 @pytest.mark.parametrize("name", ["official", "vae"])
 def test_learning_needs_conformal_thresholds_and_folds(detector, name):
     other = dataclasses.replace(detector.detector_, config=preset(name))
-    message = "conformal thresholds and folds: fit again"
+    message = "conformal thresholds and folds: refit"
     with pytest.raises(InputError, match=message):
         learn(other, {}, {}, Log())
     detector._take(other, detector._parameters, {})

@@ -40,7 +40,7 @@ def places_needed(is_clip, is_target, config):
 
 
 def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scoring):
-    """Fit a reference; by default, to source clips dealt to folds 0 to 3 in turn.
+    """Fit a reference set; by default, to source clips in folds 0 to 3, round-robin.
 
     The reference is that of the model for `fold`, or of a model without held-out clips.
     """
