@@ -28,7 +28,7 @@ def unescape_formula(cell: str) -> str:
 
 
 class ClipRow(NamedTuple):
-    """One line of `clips.csv`: a clip's result for one score and one seed."""
+    """One row of `clips.csv`: a clip's result for one score and one seed."""
 
     seed: int
     score: str
@@ -96,9 +96,9 @@ def read_results_csv(text: str) -> list[Row]:
 
 
 def row_of(fields: Mapping[str, str]) -> Row:
-    """Parse a line of `results.csv`; raise a ValueError if it is invalid.
+    """Parse a row of `results.csv`; raise a ValueError if it is invalid.
 
-    `fields` maps column names to the line's values.
+    `fields` maps column names to the row's values.
     """
     if tuple(fields) != Row._fields:
         raise ValueError

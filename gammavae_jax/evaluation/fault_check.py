@@ -67,12 +67,12 @@ class Detection(NamedTuple):
 
     @property
     def has_false_alarms(self) -> bool:
-        """Whether more normal recordings raise an alarm than the rate allows."""
+        """Whether the 95 % interval of the false-alarm rate is above the nominal."""
         return self.false_alarms.interval[0] > self.false_alarm_rate
 
     @property
     def misses_faults(self) -> bool:
-        """Whether less than `LEAST_DETECTED` of the faults are detected."""
+        """Whether the 95 % interval of the detected share is below `LEAST_DETECTED`."""
         return self.detected.interval[1] < LEAST_DETECTED
 
     @property
@@ -152,7 +152,7 @@ class FaultCheck(NamedTuple):
 
     @property
     def threshold(self) -> float | None:
-        """The threshold of all recordings; None if it depends on their lengths."""
+        """The threshold of all recordings, or None if it depends on their lengths."""
         thresholds = {v.threshold for v in (*self.normal, *self.faulty)}
         return thresholds.pop() if len(thresholds) == 1 else None
 
@@ -240,7 +240,7 @@ def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]
     if any(math.isnan(v.threshold) for v in kept):
         raise InputError(
             f"the detector has no threshold for {kept[0].machine}, because its "
-            "training failed: train it again"
+            "training failed: retrain it"
         )
     return kept
 

@@ -58,7 +58,7 @@ def conclusion(check: FaultCheck) -> str:
 
 
 def advice(check: FaultCheck) -> list[str]:
-    """Return the remedies, one text each; empty if there are none."""
+    """Return the remedies, one text each, or none if the detector is good enough."""
     detection = check.detection
     if detection.outcome is Outcome.WRONG_THRESHOLD:
         return list(_threshold_remedies(check))
@@ -199,7 +199,7 @@ def _detector_remedies(check: FaultCheck) -> Iterator[str]:
         )
     yield (
         "Listen to the faulty recordings: if you cannot hear the fault, move the "
-        "microphone nearer to the part that fails, and train again."
+        "microphone nearer to the part that fails, and retrain."
     )
     yield "Record for longer: a rare sound may be missing from a short recording."
     yield (

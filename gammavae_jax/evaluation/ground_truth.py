@@ -43,7 +43,10 @@ from gammavae_jax.evaluation.name_value_files import (
 
 
 class GroundTruth(NamedTuple):
-    """A section's labels and domains, keyed by original clip names without suffix."""
+    """A section's labels and domains.
+
+    The keys are the clips' names before the organisers renamed them (no suffix).
+    """
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
@@ -249,7 +252,7 @@ def truth_from_files(data: Path) -> GroundTruth:
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:
-    """Return the clips' new names, keyed by original name; empty if there are none."""
+    """Return the clips' new names, if any, keyed by original name."""
     folder = data.parent.with_name("ground_truth_attributes")
     if (folder / data.name).exists():
         return read_rows(folder / data.name)

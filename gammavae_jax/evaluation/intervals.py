@@ -124,7 +124,7 @@ def _share_below(
 
 
 def _variance(values: Float[np.ndarray, "_"]) -> float:
-    """Return the unbiased variance; 0 for a single value, whose variance is unknown."""
+    """Return the unbiased variance, or 0 for a single value (variance unknown)."""
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
 
 

@@ -35,7 +35,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 class Row(NamedTuple):
-    """One line of `results.csv`: a section's results for one score and one seed."""
+    """One row of `results.csv`: a section's results for one score and one seed."""
 
     seed: int
     score: str
@@ -215,7 +215,7 @@ def ranking_columns(
 ) -> dict[str, Any]:
     """Return the columns `auc_source`, `auc_target`, `pauc` and `auc`.
 
-    `auc_of` and `pauc_of` take a mask over clips, and return one number, or one number
+    `auc_of` and `pauc_of` take a mask over clips and return one number, or one number
     for each bootstrap resample.
     """
     definition = definition_of(year)

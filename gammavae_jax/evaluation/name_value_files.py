@@ -100,7 +100,7 @@ def join_paths(paths: tuple[Path, ...]) -> str:
 
 
 def year_of_files(folder: Path) -> int | None:
-    """Return 2020 or 2021 if all score files are named as in that year, else None.
+    """Return 2020 or 2021 if all score files are named as in that year, or else None.
 
     Raises:
         InputError: see `find_files`.
@@ -125,7 +125,7 @@ _NAME_AND_NUMBER = re.compile(
 def flags_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
-    """Read values as `values_by_clip` does, and require each to be 0 or 1."""
+    """Read values as `values_by_clip` does and require each to be 0 or 1."""
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
         if value not in (0, 1):

@@ -1,6 +1,6 @@
 """The official score, and published results.
 
-Every metric is a fraction. NaN marks a value that cannot be computed, and is left out
+Every metric is a fraction. NaN marks a value that cannot be computed and is left out
 of every mean.
 """
 
@@ -59,7 +59,7 @@ def harmonic_means(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def arithmetic_mean(values: Iterable[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN if there are none."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     known = [v for v in values if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 

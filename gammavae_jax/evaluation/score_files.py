@@ -49,7 +49,7 @@ def write_scores(
     names: Sequence[str],
     scores: Float[np.ndarray, "clip"],
 ) -> Path:
-    """Write an anomaly-score file atomically, and return its path.
+    """Write an anomaly-score file atomically and return its path.
 
     `names` are the clips' base names, including the suffix. A score is written as the
     shortest text that reads back as the same float32.
@@ -86,7 +86,7 @@ def read_score_files(
 
     Labels and domains come from the clips' names, or from `ground_truth` (see
     `read_truth`). With `ground_truth`, score files may use the original names of clips
-    or their new names, which include the labels. A clip without a domain counts as
+    or their new names, which include the labels. A clip without a domain is treated as
     source. Other files and subfolders are ignored.
 
     Raises:

@@ -49,7 +49,7 @@ class Submission(NamedTuple):
 def write_submission(
     run: Path, out: Path, label: str, score: str | None = None, seed: int | None = None
 ) -> Submission:
-    """Build a run's submission package, and write it to `out/label` atomically.
+    """Build a run's submission package and write it to `out/label` atomically.
 
     The score defaults to the run's headline score, and the seed to its first seed.
 

@@ -160,7 +160,7 @@ def table_cells(
 ) -> list[list[str]]:
     """Format one score's results as cells: mean ± deviation over seeds, in percent.
 
-    The lines are a header, one line per machine, and the harmonic means. Each system in
+    The rows are a header, one row per machine, and the harmonic means. Each system in
     `published` has a column of its own, with AUC source / AUC target / pAUC.
     """
     columns = (*HEADLINE, "fpr_source", "fpr_target")

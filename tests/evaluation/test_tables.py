@@ -153,7 +153,7 @@ def test_brackets_in_names_are_not_markup_on_the_terminal():
 
 
 def test_eighty_columns_show_every_number():
-    """Output to a pipe counts as 80 columns wide."""
+    """Output to a pipe is treated as 80 columns wide."""
     rows = [row(machine, seed=s) for machine in ("fan", "pump") for s in (1, 2)]
     text = printed(rows, width=80, published={})
     assert "…" not in text
