@@ -39,13 +39,13 @@ class Graph:
     def op(
         self, kind: str, *inputs: Value, n_outputs: int = 1, **attributes: Any
     ) -> Tensor:
-        """Add a node, and return its first output."""
+        """Add a node and return its first output."""
         return self.outputs_of(kind, *inputs, n_outputs=n_outputs, **attributes)[0]
 
     def outputs_of(
         self, kind: str, *inputs: Value, n_outputs: int, **attributes: Any
     ) -> list[Tensor]:
-        """Add a node, and return all of its outputs."""
+        """Add a node and return all of its outputs."""
         names = [self._name(value) for value in inputs]
         key = repr((kind, names, sorted(attributes.items())))
         if key not in self._outputs:

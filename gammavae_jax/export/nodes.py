@@ -146,7 +146,7 @@ def _deviance_residual(
 def _inputs(
     graph: Graph, config: Config, batch_stats: Any, windows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute the network's input and reconstruction target."""
+    """Compute the model's input and reconstruction target."""
     model = config.model
     if model.normalises_bands or model.inputs == "standardised":
         running = _running(config, batch_stats)

@@ -124,7 +124,7 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantise the networks' weights to int8.
+    """Quantise the models' weights to int8.
 
     The input of each layer is quantised as well; its range is determined in every call.
     Log-mels, statistics and distances stay float32, because int8 would lose their small
@@ -141,7 +141,7 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     if not layers:
         raise InputError(
-            f"score {props['score']!r} does not use a network, so int8 weights would "
+            f"score {props['score']!r} does not use a model, so int8 weights would "
             "save nothing: leave out --int8"
         )
     with tempfile.TemporaryDirectory() as folder:

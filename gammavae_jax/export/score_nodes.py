@@ -168,7 +168,7 @@ def _mahalanobis(
 def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
     """Compute the same distance as `residuals.squared_distance`.
 
-    ONNX has no triangular solve, so this is the one place where a matrix is inverted.
+    ONNX has no triangular solve, so a matrix is inverted here, and nowhere else.
     The Cholesky factor is inverted, in float64, rather than the covariance, because the
     condition number of the covariance is the square of the factor's.
     """

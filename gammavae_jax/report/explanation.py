@@ -8,7 +8,7 @@ and every feature belongs to one band. So `d` is the sum over bands of `q / d`, 
 the training clip's radius. The score of a seed is the mean over its members (one model
 per fold), and so is each share.
 
-A fusion standardises each score: it subtracts the mean score of the held-out clips, and
+A fusion standardises each score: it subtracts the mean score of the held-out clips and
 divides by their standard deviation. The mean is subtracted from all bands in equal
 parts, because ordinary clips deviate by about the same amount in each standardised
 band. A band that deviates less than average gets a negative share.

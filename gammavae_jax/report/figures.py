@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """One machine's losses by epoch, averaged over its models; NaN where unknown."""
+    """One machine's losses by epoch, averaged over its models, or NaN where unknown."""
 
     loss: tuple[float, ...]
     held_out_loss: tuple[float, ...]

@@ -17,7 +17,7 @@ _COLUMNS = (*HEADLINE, "fpr_source", "fpr_target")
 
 
 class MachineLine(NamedTuple):
-    """One machine's line in the table: a link to its page, and its results."""
+    """One machine's row in the table: a link to its page, and its results."""
 
     machine: str
     section: str
@@ -39,7 +39,7 @@ def write_fleet_page(
     Args:
         path: the file to write.
         config: the configuration of the run.
-        machines: one line per machine, in any order.
+        machines: one row per machine, in any order.
         means: the result of `summarise_scores`, without scores if no clip is labelled.
         notes: warnings to show above the numbers.
     """

@@ -1,4 +1,4 @@
-"""Encodes a clip's pictures and sound compactly, and describes its score in words.
+"""Encodes a clip's pictures and sound compactly and describes its score in words.
 
 A picture holds one byte for each frame and band, compressed with deflate. The page's
 script colours it. The byte 255 marks a missing value. In long clips, a column is the
@@ -163,7 +163,7 @@ def _levels(
 def _signed(
     values: Float[np.ndarray, "column mel"], smallest_step: float
 ) -> dict[str, Any]:
-    """Encode residuals on a symmetric scale, and clip the few largest ones."""
+    """Encode residuals on a symmetric scale and clip the few largest ones."""
     finite = values[np.isfinite(values)]
     high = max(float(np.quantile(np.abs(finite), 0.995)), smallest_step)
     return _levels(values, -high, high, smallest_step)
@@ -178,7 +178,7 @@ def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
 
 
 def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
-    """Deflate a two-dimensional byte array, and encode it in base64."""
+    """Deflate a two-dimensional byte array and encode it in base64."""
     values = np.where(np.isfinite(codes), codes, _NO_VALUE).astype(np.uint8)
     return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()
 

@@ -1,4 +1,4 @@
-"""Selects the clips to show on a page, and explains each clip's score."""
+"""Selects the clips to show on a page and explains each clip's score."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -38,10 +38,10 @@ def telling_clips(
 ) -> list[int]:
     """Return the indices of the most informative clips, up to `n_most` of them.
 
-    Clips are taken from these groups in turn: the highest scores; if there are labels,
-    the false alarms with the highest scores and the missed anomalies with the lowest;
-    the scores nearest to the threshold, above and below it; and scores in the middle
-    of the ranking, for comparison.
+    Clips are taken round-robin from these groups: the highest scores; if there are
+    labels, the false alarms with the highest scores and the missed anomalies with the
+    lowest; the scores nearest to the threshold, above and below it; and scores in the
+    middle of the ranking, for comparison.
     """
     order = np.argsort(-scores, kind="stable")
     is_alarm = scores[order] > threshold
@@ -61,7 +61,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Select informative clips of all machines in turn, as (machine, clip) indices."""
+    """Select informative clips round-robin over machines, as (machine, clip) pairs."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(

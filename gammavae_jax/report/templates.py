@@ -1,4 +1,4 @@
-"""Renders the page templates with Jinja2, and escapes the inserted values."""
+"""Renders the page templates with Jinja2 and escapes the inserted values."""
 
 import base64
 import hashlib
