@@ -1,7 +1,7 @@
 """Saves and loads checkpoints: all that is needed to score clips or resume training.
 
-A checkpoint folder holds `detector/` (filterbank, models, Gaussian fits, references,
-calibration, thresholds) and the last two training states, `train/<epoch>/`, which
+A checkpoint folder holds `detector/` (filterbank, models, Gaussian fits, reference
+sets, calibration, thresholds) and the last two training states, `train/<epoch>/`, which
 include the state of the optimiser. Each folder has a marker beside it; see
 `stored_arrays`.
 
@@ -158,7 +158,7 @@ def refuse_fleet(folder: Path, part: str = "") -> None:
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the training state after an epoch, and keep only one earlier state.
+    """Write the training state after an epoch and keep only one earlier state.
 
     All processes of a cluster must call this. For errors, see `save_arrays`.
     """
@@ -203,7 +203,7 @@ def restore_training(
 
 
 def training_clips(folder: Path) -> dict[str, list[str]]:
-    """Return the identities of each machine's training clips; empty if unknown."""
+    """Return the identities of each machine's training clips, if known."""
     path = folder / "train" / str(last_saved_epoch(folder))
     try:
         return {n: list(map(str, c)) for n, c in read_marker(path)[0]["clips"].items()}
@@ -212,7 +212,7 @@ def training_clips(folder: Path) -> dict[str, list[str]]:
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Return the epoch of the newest training state, damaged or not; 0 if none."""
+    """Return the epoch of the newest training state, damaged or not, or 0 if none."""
     return max(_epochs(folder / "train"), default=0)
 
 

@@ -74,7 +74,7 @@ def write_detector(
     """Write a detector atomically.
 
     `parameters` holds the estimator's parameters as JSON types. `clips` holds each
-    machine's training clips, and is empty if the detector keeps none.
+    machine's training clips and is empty if the detector keeps none.
 
     Raises:
         InputError: see `require_place`; or a detector exists and `overwrite` is false.

@@ -75,7 +75,7 @@ class Estimator:
         return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **parameters: Any) -> Any:
-        """Set parameters, and return the estimator.
+        """Set parameters and return the estimator.
 
         Raises:
             ValueError: a parameter is unknown. In this case, no parameter is set.
@@ -114,7 +114,7 @@ class Estimator:
 
 
 class Stored(NamedTuple):
-    """The place where a loaded detector's training clips are stored."""
+    """The location of a loaded detector's training clips."""
 
     folder: Path
     checksum: str  # of the detector, when it was loaded

@@ -36,11 +36,11 @@ def report_run(
     names: Sequence[str],
     log: Log,
 ) -> None:
-    """Rebuild the report page of a finished run, and write it to `path`.
+    """Rebuild the report page of a finished run and write it to `path`.
 
     The page shows pictures of the clips `names`, besides those chosen automatically.
     `data_root` is the folder of the recordings; by default, the one that the run used.
-    If recordings are missing, the page has a note instead of pictures, unless
+    If recordings are missing, the page shows a note instead of pictures, unless
     `data_root` or `names` was given; in that case, missing recordings are an error.
 
     Raises:

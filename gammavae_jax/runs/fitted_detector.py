@@ -120,11 +120,11 @@ class FittedDetector(DetectorState):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> "ReportedVerdicts":
-        """Score recordings, and write a web page that explains the scores.
+        """Score recordings and write a web page that explains the scores.
 
         The page shows what was unexpected in each sound. A notebook shows it below a
         cell that ends with this call. For the other arguments, see `score_recordings`.
-        If the page cannot be written, an InputError says so.
+        If the page cannot be written, an InputError names the path and the reason.
 
         Returns:
             A list with a verdict for each recording.

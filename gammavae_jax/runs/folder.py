@@ -44,7 +44,7 @@ class RunFolder(NamedTuple):
 
 @contextlib.contextmanager
 def locked_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Check that a folder may be used, and lock it during a `with` block.
+    """Check that a folder may be used, then lock it during a `with` block.
 
     The lock is released when the process ends, even if it is killed.
 
@@ -187,7 +187,7 @@ def append_metrics(
 
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the last epoch's metrics by machine; empty if there are no epochs."""
+    """Return the last epoch's metrics by machine, or {} if there are no epochs."""
     lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
 

@@ -51,12 +51,12 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 
 SYNTHETIC_NOTE = (
     "Synthetic data: made-up machines, not recordings. These numbers show that the "
-    "program works, but not how well it detects anomalies."
+    "package works, but not how well it detects anomalies."
 )
 
 
 class Origin(NamedTuple):
-    """The origin of results: the recordings, the challenge year and the checkpoint."""
+    """What results were computed from: recordings, checkpoint, and year of metrics."""
 
     data_root: Path
     year: int | None  # challenge year whose metrics are used; None: those since 2022
@@ -145,7 +145,7 @@ def complete_report(report: Report, run: Path) -> Report:
 def published_results(
     data_root: Path | None, machines: Sequence[ScoredClips]
 ) -> PublishedResults:
-    """Return the published results for these recordings; empty if there are none."""
+    """Return the published results for these recordings, if any."""
     names = {clips.machine for clips in machines}
     if data_root is None or is_synthetic(data_root):
         return {}

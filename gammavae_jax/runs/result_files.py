@@ -1,7 +1,7 @@
 """Publishes the results of a run atomically, with a summary and its environment.
 
 Results are written to a subfolder, which is renamed when it is complete. From then on
-they count as published, and are moved to their final places one by one.
+they are treated as published and are moved to their final paths one by one.
 """
 
 import contextlib
@@ -47,14 +47,14 @@ _RESULTS = (
     "scores",
 )
 _NEW = ".results-new"  # results that are being written
-_READY = ".results"  # complete results, not yet in their final places
+_READY = ".results"  # complete results, not yet at their final paths
 
 
 def has_results(out: Path) -> bool:
     """Return whether a folder holds the results of a run or an evaluation.
 
-    Complete results count even if the process was killed before it moved them into
-    place: an evaluation has no training state from which to compute them again.
+    This includes complete results of a process that was killed before it moved them: an
+    evaluation has no training state from which to recompute them.
     """
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
@@ -88,7 +88,7 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
 
 
 def put_in_place(out: Path) -> None:
-    """Move complete results to their final places, and remove incomplete ones.
+    """Move complete results to their final paths and remove incomplete ones.
 
     If this is interrupted, the next call finishes the work.
     """
@@ -97,7 +97,7 @@ def put_in_place(out: Path) -> None:
     if not ready.is_dir():
         return
     names = [name for name in _RESULTS if (ready / name).exists()]
-    for name in names:  # the markers first: without them, nothing counts as complete
+    for name in names:  # the markers first: without them, nothing is complete
         remove(out / name)
     for name in ("config.json", *reversed(names)):  # the markers last
         if (ready / name).exists():

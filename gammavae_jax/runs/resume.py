@@ -40,9 +40,10 @@ _MOST_NAMED = 3  # the maximum number of settings that a message names
 
 
 class FolderObserver(Observer):
-    """An observer that records training in a run folder, so that a run can be resumed.
+    """Records training in a run folder, so that a run can be resumed.
 
-    `clips` has the identities of each machine's training clips (see `clip_identities`).
+    `clips` holds the identities of each machine's training clips (see
+    `clip_identities`).
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class FolderObserver(Observer):
         self._ended_by = ""  # the name of the signal that ended training
 
     def begin(self) -> Progress | None:
-        """Prepare the folder, and find the state to resume from."""
+        """Prepare the folder and find the state to resume from."""
         out = self.folder.path
         checkpoint = together(self._state_to_resume)
         require_same(

@@ -1,4 +1,8 @@
-"""Runs the main job: loads recordings, fits a detector, and publishes the results."""
+"""Implements `gammavae run`.
+
+It loads recordings, fits a detector, scores and evaluates the test clips, and publishes
+the results.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -112,7 +116,7 @@ def load_all(
     year: int | None,
     log: Log,
 ) -> tuple[Machines, int | None]:
-    """Load a source's machines, and choose the year whose metrics apply."""
+    """Load a source's machines and choose the year whose metrics apply."""
     require_classes((machine.name, machine.test) for machine in found)
     machines = load(source, found, config, log)
     require_classes((name, clips.files) for name, clips in machines.test)
@@ -124,7 +128,7 @@ def load_all(
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
     """Return the given year, or else the year inferred from the recordings' layout.
 
-    If the metrics of that year differ from those since 2022, a note says so.
+    If the metrics of that year differ from those since 2022, a note names the year.
     """
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:

@@ -1,9 +1,9 @@
-"""Stores arrays with Orbax, and validates an untrusted checkpoint before use.
+"""Stores arrays with Orbax and validates an untrusted checkpoint before use.
 
 The arrays are in a folder. A JSON file beside the folder, the marker, describes them
 and lists the checksums of their files. The marker is written last, so if it exists, the
 arrays are complete. The checksums are verified before the arrays are loaded: Orbax does
-not notice a flipped bit, and prints pages of warnings about a truncated file.
+not notice a flipped bit and prints pages of warnings about a truncated file.
 
 Checksums do not prove who wrote a checkpoint. So nothing in it is executed, names are
 checked before they are used, and sizes before memory is allocated.
@@ -106,7 +106,7 @@ def read_marker(path: Path) -> tuple[Any, Config]:
     if about.get("format") != FORMAT:
         raise Unreadable(
             f"checkpoint {printable(path)!r} is from another version of gammavae_jax",
-            "use that version, or train again",
+            "use that version, or retrain",
         )
     if about.pop("sum", None) != checksum(about):
         raise _damaged(path, marker(path))
@@ -122,7 +122,7 @@ def checksum(about: Mapping[str, Any]) -> str:
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
-    """Verify the checksums of stored arrays, and load the arrays into host memory.
+    """Verify the checksums of stored arrays and load the arrays into host memory.
 
     `like` is a tree of the expected shapes and types. Damaged arrays raise
     `Unreadable`; arrays of an impossible size raise a plain InputError.
@@ -163,7 +163,7 @@ def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
 
 
 def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
-    """Read the files that were saved beside the arrays, and verify their checksums.
+    """Read the files that were saved beside the arrays and verify their checksums.
 
     Return the content of each file by name.
     """
@@ -280,7 +280,7 @@ def _require(is_valid: bool, path: Path, problem: str) -> None:
     if not is_valid:
         raise InputError(
             f"checkpoint {printable(path)!r} cannot be read ({problem}): restore it "
-            "from a backup, or train again"
+            "from a backup, or retrain"
         )
 
 

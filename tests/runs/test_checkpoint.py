@@ -59,7 +59,7 @@ def state(tiny):
 
 
 def references_of(config, rng) -> Any:
-    """Return references for two folds and machines: ten clips and two spare places."""
+    """Return references for two folds and machines: ten clips and two spare entries."""
     one = fit_reference(
         rng.normal(size=(10, 384)),
         np.eye(10, dtype=bool),
@@ -510,7 +510,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
                 load_detector(tmp_path)
         message = str(caught.value)
         assert os.strerror(number) in message
-        for word in ("damaged", "overwrite", "restore", "train again"):
+        for word in ("damaged", "overwrite", "restore", "retrain"):
             assert word not in message
 
     for number in denied:

@@ -1,4 +1,4 @@
-"""A stopped run is resumed, a finished one scored again, or either is refused."""
+"""A stopped run is resumed, a finished one rescored, or either is refused."""
 
 import contextlib
 import shutil

@@ -28,7 +28,7 @@ class _QuietLog(Log):
     def shown_on(self, like: Log) -> Log:
         """Return a log that prints its messages, for the later stages of the wave.
 
-        It uses the console of `like`, and begins with the notes collected so far.
+        It uses the console of `like` and begins with the notes collected so far.
         """
         log = like.without_results()
         log.seconds = self.seconds

@@ -31,7 +31,7 @@ from gammavae_jax.training.step import init_state
 PLAN = "fleet.json"
 _FORMAT = 1
 _FLOAT_BYTES = 4
-_SHARE_OF_HOST = 0.5  # of the available memory; other programs need some, too
+_SHARE_OF_HOST = 0.5  # of the available memory; other software needs some, too
 _SHARE_OF_DEVICES = 0.8
 # Copies of the training state in memory: for two epochs in flight, for reading and
 # writing, and for the detector.
@@ -189,7 +189,7 @@ def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
 
 
 def _file_samples(path: Path) -> int:
-    """Estimate the number of 16-bit samples in a recording; 0 if it is missing."""
+    """Estimate the number of 16-bit samples in a recording, or 0 if it is missing."""
     packed = 2 if path.suffix.lower() == ".flac" else 1
     return packed * recording_bytes(path) // 2
 
@@ -201,7 +201,7 @@ _CONTAINER = Path("/sys/fs/cgroup")
 def available_memory() -> int:
     """Estimate how many bytes this process can allocate without swapping.
 
-    If the system does not report it, half of all memory counts as available.
+    If the system does not report it, half of all memory is treated as available.
     """
     available = [_system_memory()]
     with contextlib.suppress(OSError, ValueError):  # no container, or no limit
@@ -221,7 +221,7 @@ def _number_in(path: Path, name: str) -> int:
 
 
 def device_memory(devices: Sequence[Any]) -> int | None:
-    """Return the devices' total memory in bytes; None if they use the host's memory."""
+    """Return the devices' total memory in bytes, or None if it is the host's memory."""
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in of_device for of_device in stats):
         return None
@@ -236,7 +236,7 @@ def _system_memory() -> int:
 
 
 def free_memory() -> None:
-    """Free a wave's arrays, and return their memory to the system if possible.
+    """Free a wave's arrays and return their memory to the system if possible.
 
     glibc keeps freed memory that lies between blocks that are still in use. With large
     arrays, the memory that it keeps would grow from wave to wave.

@@ -1,7 +1,7 @@
 """Combines the results of a fleet's waves.
 
 To save memory, tables are copied in blocks, means are computed for one score at a time,
-and only one line per machine is kept in memory.
+and only one row per machine is kept in memory.
 """
 
 import csv
@@ -35,7 +35,7 @@ _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Publish the combined results of all waves, and print the official scores.
+    """Publish the combined results of all waves and print the official scores.
 
     Returns:
         Whether all models finished training.
@@ -69,7 +69,7 @@ def write_fleet_results(
 def join_tables(paths: Sequence[Path], target: Path) -> None:
     """Join the waves' tables into the table that a single run would write.
 
-    The first two columns are `seed` and `score`. The lines of each seed and score stay
+    The first two columns are `seed` and `score`. The rows of each seed and score stay
     together, in the order of the tables.
 
     Raises:
@@ -163,7 +163,7 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 
 
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
-    """Yield each machine's line for the page; unlabelled machines have no metrics."""
+    """Yield each machine's row for the page; unlabelled machines have no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
     rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(out / "results.csv", config.score):
