@@ -71,7 +71,7 @@ def _open_to_append(path: Path) -> io.TextIOWrapper:
 
 
 class Announcer:
-    """A reporter that prints every event, adds it to `json_lines` and sends alarms."""
+    """Prints every event, adds it to `json_lines` and sends alarms."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Announcer:
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def recording(self, file: str, scored: ScoredRecording) -> None:
-        """Report a recording and its alarms, and send the alarms."""
+        """Report a recording and its alarms, then send the alarms."""
         for kind, note in scored.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)
@@ -121,7 +121,7 @@ class Announcer:
             self._json_lines.add({"event": event, **fields})
         if is_sent and self._send is not None:
             event = "alarm" if event == "recording" else event
-            # Chat programs show the field `text`.
+            # Chat software shows the field `text`.
             self._send({"event": event, **fields, "text": line})
 
 

@@ -102,7 +102,7 @@ class SameOrigin:
 
 
 class EventStream(StreamingResponse):
-    """A stream of server-sent events that always removes its listener when it ends."""
+    """Streams server-sent events and always removes its listener when it ends."""
 
     media_type = "text/event-stream"
 

@@ -45,7 +45,7 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """A poller that finds new, complete recordings in a folder and its subfolders."""
+    """Finds new, complete recordings in a folder and its subfolders by polling."""
 
     def __init__(
         self,

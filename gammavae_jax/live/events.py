@@ -26,7 +26,7 @@ _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """A broadcaster that sends events to all listeners, which share one event loop."""
+    """Sends events to all listeners, which share one event loop."""
 
     def __init__(self, max_listeners: int = 64):
         self._max_listeners = max_listeners
@@ -102,7 +102,7 @@ class History:
     def add(
         self, machine: str, entry: Mapping[str, Any], image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Store a recording's entry, and return the event to send to listeners."""
+        """Store a recording's entry and return the event to send to listeners."""
         self._number += 1
         event = {"number": self._number, **entry}
         if event["state"] != State.RUNNING:  # such a score may be huge
@@ -133,7 +133,7 @@ class History:
 def thumbnail(
     spectrogram: Float[np.ndarray, "frame mel"], seconds: float
 ) -> dict[str, Any]:
-    """Shrink a spectrogram, and encode it as a JSON object.
+    """Shrink a spectrogram and encode it as a JSON object.
 
     The data are bytes, column by column, with the lowest mel band first. The loudest
     value is 255; values at least 80 dB below it are 0.

@@ -25,7 +25,7 @@ Outcome = Literal[
 class Refusal(Exception):
     """An exception that makes the server answer with a 4xx or 5xx status.
 
-    The message is one line with a remedy, and reveals nothing about the server.
+    The message is one line with a remedy and reveals nothing about the server.
     """
 
     def __init__(

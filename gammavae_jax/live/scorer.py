@@ -1,4 +1,4 @@
-"""A detector for live monitoring, which scores recordings clip by clip."""
+"""Scores recordings clip by clip, for live monitoring."""
 
 import itertools
 import os
@@ -64,7 +64,7 @@ class ScoredRecording(NamedTuple):
 
 
 class LiveScorer:
-    """A wrapper around an `AnomalyDetector` that scores one recording at a time.
+    """Scores one recording at a time with an `AnomalyDetector`.
 
     A recording is read block by block, so memory holds only one clip of it. The verdict
     is the same as the one from `AnomalyDetector.score_recordings`.

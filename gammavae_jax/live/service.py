@@ -59,7 +59,7 @@ class ScoringThread:
         self.join = self._thread.join
 
     def submit(self, job: Callable[[], Any] | None) -> Future:
-        """Queue a job, and return its future; passing None ends the thread."""
+        """Queue a job and return its future; passing None ends the thread."""
         future: Future = Future()
         self._jobs.put((future, job))
         return future
@@ -77,7 +77,7 @@ class ScoringThread:
 
 
 class Service:
-    """A service that scores recordings and reports the verdicts.
+    """Scores recordings and reports the verdicts.
 
     It must be used from a single event loop.
     """
@@ -164,7 +164,7 @@ class Service:
     async def _in_turn(self, job: Callable[[], Any]) -> Any:
         """Run a job in the scoring thread and return its result.
 
-        A job that takes too long is refused, but counts as waiting until it ends.
+        A job that takes too long is refused, but is treated as waiting until it ends.
         """
         if self._is_closing:
             raise busy(_SHUTTING_DOWN, 5)

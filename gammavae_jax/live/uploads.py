@@ -34,7 +34,7 @@ class Upload(NamedTuple):
 
 
 class Uploads:
-    """A reader of concurrent request bodies that limits the memory they use.
+    """Reads concurrent request bodies and limits the memory they use.
 
     Each body must arrive within `seconds`. Memory is limited to `max_bodies` bodies of
     the largest size; only bytes that have arrived count, so slow clients leave memory

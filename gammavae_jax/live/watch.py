@@ -39,7 +39,7 @@ class WatchOptions:
 
 
 class FolderWatch:
-    """A watcher that scores recordings as they appear in a folder."""
+    """Scores recordings as they appear in a folder."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class FolderWatch:
             time.sleep(max(self._options.poll_seconds, took))
 
     def run_once(self) -> None:
-        """Score the complete recordings, and report those that are still growing."""
+        """Score the complete recordings and report those that are still growing."""
         self._poll()
         for settles in (1, OPEN_SETTLES - 1):
             if self._arrivals.growing:
@@ -249,7 +249,7 @@ class FolderWatch:
     def _state_errors_reported(
         self, effect: str = "a restarted watch would score recordings again"
     ) -> Iterator[None]:
-        """Report a failure to write the state file, and let the watch continue."""
+        """Report a failure to write the state file and let the watch continue."""
         try:
             yield
         except OSError as error:

@@ -29,10 +29,10 @@ _RULE = "level", "k", "n", "hold_seconds", "recording_seconds"
 
 
 class AlarmMemory:
-    """A JSON file with the state of each machine's alarms.
+    """A JSON file with each machine's alarm state.
 
     A malformed file is ignored, and so is a state that was saved under a different
-    policy. `notes` then has a line that says so.
+    policy. `notes` then contains a line with the reason.
     """
 
     def __init__(self, path: Path, policies: Mapping[str, AlarmPolicy]):
@@ -65,11 +65,11 @@ class AlarmMemory:
                 states[machine] = _state(entry, policy)
             else:
                 problem = f"{printable(machine)}: the rule for alarms has changed"
-                self.notes.append(f"{problem}, so earlier recordings do not count")
+                self.notes.append(f"{problem}, so earlier recordings are ignored")
         return states
 
     def _ignore(self, problem: str) -> None:
-        effect = "earlier recordings do not count for alarms"
+        effect = "earlier recordings are ignored for alarms"
         self.notes = [f"{printable(self._path)} {problem}: {effect}"]
 
 
@@ -78,7 +78,7 @@ def _rule(policy: AlarmPolicy) -> dict[str, float]:
 
 
 def _entry(state: AlarmState) -> dict[str, Any]:
-    """Return a state as a JSON object; `_state` is the inverse."""
+    """Return an alarm state as a JSON object; `_state` is the inverse."""
     return {
         "window": [[counts, *moment] for counts, moment in state.window],
         "alarm": state.alarm and state.alarm.entry(),
@@ -88,7 +88,7 @@ def _entry(state: AlarmState) -> dict[str, Any]:
 
 
 def _state(entry: Mapping[str, Any], policy: AlarmPolicy) -> AlarmState:
-    """Parse a state from a JSON object.
+    """Parse an alarm state from a JSON object.
 
     If the object is malformed, raise a ValueError or a similar error.
     """

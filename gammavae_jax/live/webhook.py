@@ -48,7 +48,7 @@ class QuietHours(NamedTuple):
 
 
 class QuietSender:
-    """A sender that collects messages during quiet hours.
+    """Collects messages during quiet hours.
 
     When the quiet hours have ended, `release` sends the messages as one.
     """
@@ -75,8 +75,8 @@ class QuietSender:
     def release(self) -> None:
         """Send the stored messages as one message if the quiet hours have ended.
 
-        The combined message's event is `quiet_hours_over`. Its `text` has a line for
-        each stored message, and its `messages` is a list of the stored messages.
+        The combined message's event is `quiet_hours_over`. Its `text` contains a line
+        for each stored message, and its `messages` is a list of the stored messages.
         """
         if not self.postponed or self._hours.include(self._now().time()):
             return

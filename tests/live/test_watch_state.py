@@ -86,7 +86,7 @@ def test_the_state_of_another_rule_is_ignored_with_a_line(alarm_file, change):
     memory = AlarmMemory(alarm_file, {"fan": replace(POLICY, **change)})
     assert memory.states == {"fan": AlarmState()}
     assert memory.notes == [
-        "fan: the rule for alarms has changed, so earlier recordings do not count"
+        "fan: the rule for alarms has changed, so earlier recordings are ignored"
     ]
 
 
@@ -138,7 +138,7 @@ def _is_ignored(alarm_file):
     assert memory.states == {"fan": AlarmState()}
     (note,) = memory.notes
     assert note.endswith(
-        "alarms.json is not the alarm file of a watch: earlier recordings do not count "
+        "alarms.json is not the alarm file of a watch: earlier recordings are ignored "
         "for alarms"
     )
 
