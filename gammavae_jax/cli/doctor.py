@@ -31,7 +31,7 @@ class Doctor:
     """
 
     def run(self) -> int:
-        """Run the checks, and print the result of each as soon as it is known."""
+        """Run the checks and print the result of each as soon as it is known."""
         states = []
         with warnings.catch_warnings(action="ignore"):
             for name, check in CHECKS.items():
@@ -177,7 +177,7 @@ def _devices() -> Result:
 
 
 def _training() -> Result:
-    """Train a tiny GammaVAE on noise for one step, and check its parameters."""
+    """Train a tiny GammaVAE on noise for one step and check its parameters."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree

@@ -38,7 +38,7 @@ class Download:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for the archives. Default: data/dcase<year>."""
     list: bool = False
-    """Only list the archives, and show which are on disk; download nothing."""
+    """Only list the archives and show which are on disk; download nothing."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the list of archives as JSON. With '-', the JSON goes to standard output,
     and all other output to standard error."""
@@ -77,7 +77,7 @@ class Download:
 
 
 def _checked_url(mirror: str) -> str:
-    """Check the URL, and return it without a trailing slash."""
+    """Check the URL and return it without a trailing slash."""
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problem = f"--mirror {printable(mirror)} is not a URL"

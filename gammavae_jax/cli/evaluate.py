@@ -99,7 +99,7 @@ class Submit:
     """Seed to submit. Default: the run's first seed."""
 
     def run(self) -> int:
-        """Write the package, and print what the user still has to do."""
+        """Write the package and print what the user still has to do."""
         from gammavae_jax.evaluation.submission import write_submission
 
         package = write_submission(

@@ -41,7 +41,7 @@ class Export:
     false_alarm_rate: RateOfAlarms = None
     """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     int8: bool = False
-    """Also write a smaller file with int8 weights, and print how much its scores
+    """Also write a smaller file with int8 weights and print how much its scores
     differ."""
     data_root: Path | None = None
     """Folder of test clips for checking the files. Default: built-in sounds."""
@@ -49,7 +49,7 @@ class Export:
     """Replace existing files in --out."""
 
     def run(self) -> int:
-        """Export the machines' detectors, and return the exit status."""
+        """Export the machines' detectors and return the exit status."""
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise InputError(

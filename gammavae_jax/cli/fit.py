@@ -53,7 +53,8 @@ class Fit:
     few recordings."""
     group_by: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
     """Regular expression, such as day_[0-9]+. Recordings whose paths contain the same
-    match, such as day_7, are not independent: together they count as one recording."""
+    match, such as day_7, are not independent: together they are treated as one
+    recording."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
     """Seed of all random numbers."""
     set: Settings = ()
@@ -108,7 +109,7 @@ class Fit:
             problem = f"--seed is {self.seed}"
             raise InputError(f"{problem}: it must be from 0 to {LARGEST_SEED}")
         if any(of.partition("=")[0].strip() == "seed" for of in flat(self.set)):
-            raise InputError("--set changes the seed: use --seed instead")
+            raise InputError("the seed cannot be changed with --set: use --seed")
 
     def settings(self) -> tuple[str, ...]:
         """Return the configuration fields to change, as assignments."""
@@ -180,7 +181,7 @@ class Demo:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    """Return a folder's visible subfolders, and report the files that are left out."""
+    """Return a folder's visible subfolders and report the files that are left out."""
     from gammavae_jax.data.audio.listing import (
         ELSEWHERE,
         is_hidden,

@@ -37,8 +37,8 @@ class Learn:
     """Write a new version of a detector that has learnt from more normal recordings.
 
     Normal recordings, such as those that raised false alarms, are added to those that
-    scores are compared with, and the thresholds are set again. Nothing is retrained, so
-    this takes seconds. The old version is not changed.
+    scores are compared with, and the thresholds are recomputed. Nothing is retrained,
+    so this takes seconds. The old version is not changed.
     """
 
     detector: tyro.conf.Positional[Path]
@@ -54,14 +54,14 @@ class Learn:
     """Folder to write the new version to. Default: beside the old one, with the next
     free number: pump.detector, pump-2.detector, pump-3.detector."""
     compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RECORDINGS ...")] = ()
-    """Score these recordings with both versions, and list the verdicts that changed."""
+    """Score these recordings with both versions and list the verdicts that changed."""
     skip_bad_files: bool = False
     """Report and skip recordings that cannot be used."""
     overwrite: bool = False
     """Replace an existing detector at --out."""
 
     def run(self) -> int:
-        """Write the new version, and print what changed.
+        """Write the new version and print what changed.
 
         Raises:
             InputError: the detector or a recording cannot be used, there is nothing to
@@ -115,7 +115,7 @@ class Learn:
         return 0
 
     def _save(self, new: "AnomalyDetector", out: Path) -> Path:
-        """Save the new version, and return its path.
+        """Save the new version and return its path.
 
         If another process has written to `out` meanwhile, the path has the next free
         version number.

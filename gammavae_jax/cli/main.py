@@ -42,7 +42,7 @@ class Command(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
-        """Run the command, and return its exit status.
+        """Run the command and return its exit status.
 
         Raises:
             InputError: an option or a file is unusable, or an output cannot be written.
@@ -90,7 +90,7 @@ COMMANDS: Mapping[str, type[Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the `gammavae` command, and return its exit status.
+    """Run the `gammavae` command and return its exit status.
 
     Raises:
         SystemExit: with status 2 for bad input, after a message on standard error;

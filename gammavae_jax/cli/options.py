@@ -55,7 +55,7 @@ class JobOptions:
     are named as in that year, otherwise the metrics used since 2022."""
     feature_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder in which log-mels are cached for later runs. Several runs may share it. If
-    recordings or settings have changed, the log-mels are computed again."""
+    recordings or settings have changed, the log-mels are recomputed."""
     overwrite: bool = False
     """Replace the contents of --out."""
     skip_bad_files: bool = False
@@ -169,7 +169,7 @@ class LiveOptions:
         say: Callable[[str], None],
         path: Path | None = None,
     ) -> "LiveAlarms | None":
-        """Return the alarms of all machines, and describe each machine's rule.
+        """Return the alarms of all machines and describe each machine's rule.
 
         `say` receives the descriptions. If `path` is given, this file keeps the alarms'
         state until the next start. Return None if each recording above its threshold is

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(JobOptions):
-    """Train models of all machines together, and score and evaluate the test clips.
+    """Train models of all machines together, then score and evaluate the test clips.
 
     Use --all-machines, or choose machines with --machines.
     """
@@ -59,12 +59,12 @@ class Run(JobOptions):
     """Train N machines at a time. Default: as many as fit in memory. This option
     cannot be used with --distributed."""
     resume: bool = False
-    """Resume the run in --out; if it is finished, compute its scores again."""
+    """Resume the run in --out; if it is finished, recompute its scores."""
     distributed: bool = False
     """Run as one process of a cluster, started for example by srun; see
     docs/clusters.md."""
     dry_run: bool = False
-    """Show what would be done, and stop."""
+    """Show what would be done and stop."""
     set: Settings = ()
     """Change any field of the configuration, such as model.n_latent=16."""
 
@@ -199,7 +199,7 @@ class Report:
     """File for the page. Default: report.html in the run folder."""
 
     def run(self) -> int:
-        """Write the page, and print its path."""
+        """Write the page and print its path."""
         prepare(2)  # clips are explained in parallel
 
         from gammavae_jax.log import Log

@@ -21,7 +21,7 @@ _LAST_SECONDS = 2.0  # time limit for finishing the recording being scored
 
 @dataclass(frozen=True)
 class Serve(LiveOptions):
-    """Score recordings sent over HTTP, and show the scores on a live page."""
+    """Score recordings sent over HTTP and show the scores on a live page."""
 
     host: str = "127.0.0.1"
     """Address to listen on; the default accepts connections from this computer only.
@@ -111,7 +111,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def _warm_up(scorer: "LiveScorer", log: "Log") -> None:
-    """Compile the programs that score clips, so that the first request is fast."""
+    """Compile the functions that score clips, so that the first request is fast."""
     import numpy as np
 
     seconds = scorer.clip_seconds or _WARM_UP_SECONDS

@@ -77,7 +77,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def _fail(error: InputError) -> NoReturn:
-    """Print an error on one line, and exit with status 2."""
+    """Print an error on one line and exit with status 2."""
     print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)
 

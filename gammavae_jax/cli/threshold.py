@@ -1,4 +1,4 @@
-"""`gammavae threshold`: shows what each false-alarm rate means, and sets the rate."""
+"""`gammavae threshold`: shows what each false-alarm rate means and sets the rate."""
 
 import shlex
 from collections.abc import Sequence

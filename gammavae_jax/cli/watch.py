@@ -21,7 +21,7 @@ _STATE = ".gammavae-watch.jsonl"
 
 @dataclass(frozen=True)
 class Watch(LiveOptions):
-    """Score recordings as they appear in a folder, and report alarms."""
+    """Score recordings as they appear in a folder and report alarms."""
 
     folder: tyro.conf.Positional[Path]
     """Folder to watch, with its subfolders. A subfolder named after a machine holds
@@ -49,7 +49,7 @@ class Watch(LiveOptions):
     poll: float = 1.0
     """Seconds from one check of the folder to the next."""
     settle: float = 2.0
-    """Seconds without a change after which a file counts as complete."""
+    """Seconds without a change after which a file is considered complete."""
 
     def run(self) -> int:
         """Watch until interrupted or, with --once, until all recordings are scored."""
@@ -81,7 +81,7 @@ class Watch(LiveOptions):
         QuietHours.parse(self.quiet_hours)
         if not (self.webhook and self.has_policy):
             raise InputError(
-                "--quiet-hours has no effect on its own: add --webhook, and "
+                "--quiet-hours needs --webhook and an alarm policy: add --webhook, and "
                 "--false-alarms-per-day or --alarm-after"
             )
 
@@ -90,7 +90,7 @@ class Watch(LiveOptions):
     ) -> "tuple[FolderWatch, Callable[[], None]]":
         """Return the `FolderWatch`, and a function to call when it has ended.
 
-        The function closes the webhook, and prints a summary.
+        The function closes the webhook and prints a summary.
         """
         from rich.console import Console
 
@@ -145,7 +145,7 @@ class Watch(LiveOptions):
 
 
 def _names(machines: Sequence[str]) -> str:
-    """List up to eight machines by name, and say how many more there are."""
+    """List up to eight machines by name and say how many more there are."""
     names = ", ".join(map(printable, machines[:8]))
     return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 

@@ -146,7 +146,10 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         ("fit nrmal --out x", "No such file or directory: did you mean 'normal'?"),
         ("score pump.detectr today", "does not exist: did you mean 'pump.detector'?"),
         ("fit normal --out x --seed -1", "--seed is -1: it must be from 0 to"),
-        ("fit normal --out x --set seed=4", "--set changes the seed: use --seed"),
+        (
+            "fit normal --out x --set seed=4",
+            "the seed cannot be changed with --set: use --seed",
+        ),
         ("fit normal/0.wav --out x", "has one clip"),
         ("fit normal --by-folder --out x", "no subfolders"),
         ("score normal today", "contains no detector: pass"),
