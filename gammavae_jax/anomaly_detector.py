@@ -28,7 +28,7 @@ ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
 
 class AnomalyDetector(FittedDetector):
-    """A detector that learns how healthy machines sound and scores new recordings.
+    """Learns how healthy machines sound and scores new recordings.
 
     Pass recordings as a path (to a WAV file, a FLAC file or a folder), as a waveform of
     shape `(samples,)` or `(samples, channels)` with its `sample_rate` in Hz, or as a
@@ -104,7 +104,7 @@ class AnomalyDetector(FittedDetector):
         sample_rate: Any = None,
         groups: Any = None,
     ) -> Any:
-        """Train on recordings, and return True for each one that stands out.
+        """Train on recordings and return True for each one that stands out.
 
         Each recording is compared with all others, including any copies of it and the
         rest of its own group. Its threshold is also based on the others only, and a
@@ -125,7 +125,7 @@ class AnomalyDetector(FittedDetector):
     def _fit(
         self, recordings: Given, y: Any, sample_rate: Any, groups: Any
     ) -> dict[str, LoadedRecordings]:
-        """Train on recordings, and return them; for the arguments, see `fit`."""
+        """Train on recordings and return them; for the arguments, see `fit`."""
         from gammavae_jax.scoring.fit import fit_recordings
         from gammavae_jax.training.loop import Observer
 
@@ -151,8 +151,9 @@ class AnomalyDetector(FittedDetector):
         """Learn from more recordings of healthy machines without retraining.
 
         They are added to the training recordings that scores are compared with, and the
-        thresholds are set again; see docs/own-machines.md. The attribute `learnt_` then
-        has a verdict on each of them, as if it were new. Before `fit`, this is `fit`.
+        thresholds are recomputed; see docs/own-machines.md. The attribute `learnt_`
+        then contains a verdict on each of them, as if it were new. Before `fit`, this
+        is `fit`.
 
         Args:
             recordings: see the class. A machine that is not mentioned does not change.

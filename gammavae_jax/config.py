@@ -35,7 +35,7 @@ class FeatureConfig:
     sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
     # The channel of a second microphone, far from the machine. The part of `channel`
-    # that it explains is subtracted; see `data.reference_channel`.
+    # that it predicts is subtracted; see `data.reference`.
     reference_channel: int | None = None
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
@@ -70,7 +70,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The settings of the network, its latent code and its KL divergence."""
+    """The settings of the model, its latent code and its KL divergence."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
     hidden: tuple[int, ...] = (128, 128, 128, 128)  # the same for encoder and decoder
@@ -145,12 +145,12 @@ class TrainConfig:
     group_by: str = ""
     # "sessions": clips with equal attributes in their names are never compared either.
     attributes: Literal["sessions", "ignore"] = "sessions"
-    # Two clips count as similar if their distance is less than this fraction of the
-    # median distance.
+    # Two clips are treated as similar if their distance is less than this fraction of
+    # the median distance.
     group_distance: float = 0.7
     held_out_fraction: float = 0.1  # for the other splits
     checkpoint_every: int = 10  # epochs
-    # On each device, models train simultaneously ("vmap") or in turn ("map", which
+    # On each device, models train together ("vmap") or one at a time ("map", which
     # "auto" chooses on CPUs).
     batching: Literal["auto", "vmap", "map"] = "auto"
 

@@ -149,7 +149,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
 def is_damage(error: OSError) -> bool:
     """Return whether an error means that a file is missing or damaged.
 
-    Denied access does not count as damage.
+    Denied access is not treated as damage.
     """
     return error.errno in _DAMAGE
 

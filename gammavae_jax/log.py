@@ -23,7 +23,7 @@ Advance = Callable[..., None]
 
 
 class Log:
-    """A log that prints messages, times stages, and keeps notes for the result files.
+    """Prints messages, times stages, and keeps notes for the result files.
 
     Args:
         console: shows messages and progress; default: standard error.
@@ -52,13 +52,13 @@ class Log:
             self.output.print(result)
 
     def note(self, message: str) -> None:
-        """Print a message, and keep it as a note for the result files."""
+        """Print a message and keep it as a note for the result files."""
         self.say(message)
         self.notes.append(message)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Measure the block's duration, and add it to the total time of a stage."""
+        """Measure the block's duration and add it to the total time of a stage."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start

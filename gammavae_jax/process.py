@@ -1,4 +1,4 @@
-"""Sets up threads and caches before JAX is imported, and handles signals."""
+"""Sets up threads and caches before JAX is imported and handles signals."""
 
 import atexit
 import contextlib
@@ -61,7 +61,7 @@ def collect_garbage_less_often() -> None:
 
 
 def import_jax() -> None:
-    """Import JAX, and defer Ctrl-C and SIGTERM until the import is complete.
+    """Import JAX and defer Ctrl-C and SIGTERM until the import is complete.
 
     An exception raised inside JAX's extension modules would abort the process.
     """
@@ -157,7 +157,7 @@ _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class Terminated(KeyboardInterrupt):
-    """The exception for SIGTERM and SIGHUP, so that programs clean up as on Ctrl-C."""
+    """The exception for SIGTERM and SIGHUP, so that commands clean up as on Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__()
@@ -171,7 +171,7 @@ class Stop:
 
     @property
     def signal_name(self) -> str:
-        """The name of the first signal; "" if none has arrived."""
+        """The name of the first signal, or "" if none has arrived."""
         return self.first.name if self.first else ""
 
     def deliver(self) -> None:
@@ -250,7 +250,7 @@ def exit_status(end: KeyboardInterrupt) -> int:
 def handled(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, Any], None]
 ) -> Iterator[dict[int, Any]]:
-    """Install a signal handler for the block, and yield the previous handlers.
+    """Install a signal handler for the block and yield the previous handlers.
 
     Outside the main thread, this does nothing. Ignored signals stay ignored.
     """
