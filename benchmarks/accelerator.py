@@ -127,7 +127,7 @@ def run_part(
     options: argparse.Namespace,
     record: dict[str, Any],
 ) -> None:
-    """Run a part, and add its figures or its error to the record, with its time."""
+    """Run a part and add its figures or its error to the record, with its time."""
     say(f"\n{name}")
     start = time.monotonic()
     try:
@@ -192,7 +192,7 @@ def peer(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any] 
 
 
 def trace(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any]:
-    """Trace an epoch, and return its table."""
+    """Trace an epoch and return its table."""
     settings = {
         "model": options.models[0],
         "machines": options.machines,

@@ -28,7 +28,7 @@ from benchmarks.script import (
 from gammavae_jax.config import OFFICIAL_SCORES
 
 OURS, ALL_SCORES, OFFICIAL = "ours", "all_scores", "official"
-# These compute the score from residuals, without the network.
+# These compute the score from residuals, without the model.
 CLOSED_FORM, OFFICIAL_RESIDUALS = "closed_form", "official_from_residuals"
 LARGEST_DIFFERENCE = 1e-3  # relative
 

@@ -1,4 +1,4 @@
-"""Time training of all machines and seeds in one program, against PyTorch.
+"""Time training of all machines and seeds in one compiled program, against PyTorch.
 
 A repetition is a few epochs of every machine and seed over synthetic log-mels.
 """

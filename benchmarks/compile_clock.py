@@ -12,7 +12,7 @@ _COMPILING = ("/jax/core/compile/backend_compile_duration",)
 
 
 class CompileClock:
-    """A recorder of JAX's compilation events since its creation."""
+    """Records JAX's compilation events, from its creation on."""
 
     def __init__(self):
         self._intervals: list[tuple[str, float, float]] = []

@@ -1,4 +1,4 @@
-"""Kills and resumes runs of the main job, and compares their results."""
+"""Kills and resumes runs of the main job and compares their results."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import numpy as np
 from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
 _RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
-# A small network whose state is saved more often than by default.
+# A small model whose training state is saved more often than by default.
 SETTINGS = (
     *("--epochs", "12", "--scores", "fusion_mean", "mse", "mahalanobis"),
     *("--set", "model.hidden=[16]", "model.n_latent=4", "train.batch_size=64"),

@@ -1,4 +1,4 @@
-"""Describes the computer, and counts a model's FLOPs and memory."""
+"""Describes the computer and counts a model's FLOPs and memory."""
 
 import importlib.metadata
 import itertools
@@ -66,7 +66,7 @@ def device_bytes() -> int:
 
 
 def device_peak_bytes() -> int | None:
-    """Return the peak memory of all devices; None if they do not report it."""
+    """Return the peak memory of all devices, or None if they do not report it."""
     stats: Iterable[Any] = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s.get("peak_bytes_in_use") for s in stats if s]
     return sum(peaks) if peaks and None not in peaks else None
@@ -83,7 +83,7 @@ def _torch_version() -> str | None:
 
 
 def _processor() -> str:
-    """Return the name of the CPU if the system reports it, else its architecture."""
+    """Return the name of the CPU if the system reports it, or else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line for line in file if line.startswith("model name")]

@@ -1,6 +1,6 @@
 """Processes that prepare once, then repeat their work on each request.
 
-Each process is new, and is set up before JAX, NumPy or PyTorch is imported. It imports
+Each process is new and is set up before JAX, NumPy or PyTorch is imported. It imports
 this module first, so this module imports none of these libraries.
 """
 
@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
 
 
 def once(member: Member) -> Any:
-    """Make a call in a new process, and return its result.
+    """Make a call in a new process and return its result.
 
     Raises:
         ProcessError: the process failed.

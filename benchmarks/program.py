@@ -55,7 +55,7 @@ class Operation(NamedTuple):
         line: the innermost line of the package that leads to it, or "".
         depth: the number of loops around the operation.
         shapes: the shapes of the results; for a loop, only their number.
-        trip_count: a loop's number of iterations; None if the program computes it.
+        trip_count: a loop's number of iterations, or None if it is computed.
         selected_arrays: how many arrays of a loop's carry each iteration copies with
             `select`, because other models may already have finished.
         body: the number of a loop's operations by name, including those of its
@@ -218,7 +218,7 @@ def _trip_count(loop: Any) -> int | None:
 
 
 def _constant(value: Any) -> int | None:
-    """Return the value of a constant whole number; None for anything else."""
+    """Return the value of a constant whole number, or None for anything else."""
     if getattr(value.owner, "name", "") != "stablehlo.constant":
         return None
     stored = np.array(value.owner.attributes["value"])

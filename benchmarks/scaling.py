@@ -145,7 +145,7 @@ def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Pat
 
 
 class Run:
-    """A runner of the main job, which measures the process's time and memory."""
+    """Runs the main job and measures the process's time and memory."""
 
     def __init__(self, options: argparse.Namespace, work: Path):
         self.options, self.work, self.number = options, work, 0
@@ -189,7 +189,7 @@ class Run:
         }
 
     def variables(self, n_devices: int | None) -> dict[str, str]:
-        """Return the environment variables for the program cache and the devices."""
+        """Return the environment variables for compiled programs and the devices."""
         variables = {
             **os.environ,
             "JAX_COMPILATION_CACHE_DIR": str(self.work / "programs"),

@@ -37,8 +37,8 @@ def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
         _, after = rest.split(end)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{str(path)!r} has no place for figures: pass a page with the lines "
-            f"{begin!r} and {end!r}"
+            f"{str(path)!r} lacks the markers for figures: pass a page with the lines "
+            f"{BEGIN!r} and {END!r}"
         ) from error
     path.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 

@@ -19,7 +19,7 @@ _WIDTH = 120  # characters, without a terminal
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports errors in one line, and exits with status 2."""
+    """Parses options, reports errors in one line and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit."""

@@ -66,7 +66,7 @@ class Sample(NamedTuple):
 
 
 class Client:
-    """A client that sends random kinds of requests, one after another.
+    """Sends random kinds of requests, one after another.
 
     Args:
         address: host and port of the server.

@@ -54,7 +54,7 @@ def prepare_librosa(root: str, out: str) -> Prepared:
 
 
 def _prepared(load: Callable, n_clips: int, out: str) -> Prepared:
-    """Return work that repeats `load`, and finally saves its log-mels to `out`."""
+    """Return work that repeats `load` and finally saves its log-mels to `out`."""
 
     def finish() -> dict:
         np.save(out, np.stack(load()))
