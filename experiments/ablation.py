@@ -36,7 +36,7 @@ class Variant(NamedTuple):
 
     title: str
     changes: tuple[str, ...] = ()
-    models_of: str | None = None  # the variant whose trained models are scored again
+    models_of: str | None = None  # the variant whose trained models are rescored
 
 
 def _fusing(*scores: str) -> tuple[str, ...]:

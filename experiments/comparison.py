@@ -1,4 +1,4 @@
-"""Compares variants of a model: runs each once, and writes tables of their scores."""
+"""Compares variants of a model: runs each once and writes tables of their scores."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def run_variant(
         source: the recordings.
         folder: the run folder for the results.
         year: the challenge year whose metrics are used; None infers it from the layout.
-        models: the folder of a run whose trained models are scored again, or None.
+        models: the folder of a run whose trained models are rescored, or None.
         log: receives the progress and the results.
 
     Returns:

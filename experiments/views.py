@@ -155,7 +155,7 @@ def draw(pictures: dict[str, np.ndarray], results: dict[str, tuple]) -> Figure:
 
 
 def main() -> None:
-    """Draw the figure, and print the numbers in it."""
+    """Draw the figure and print the numbers in it."""
     options = tyro.cli(Views, config=MARKERS, registry=RULES)
     training = np.stack([spectrogram(machine(seed)) for seed in range(N_TRAINING)])
     held_out = range(N_TRAINING, N_TRAINING + N_HELD_OUT)
