@@ -15,7 +15,7 @@ def rows_of(page: str) -> list[str]:
 
 
 def names_of_tests(file: str) -> set[str]:
-    """Return the names of the tests in a file of `tests/`; empty if it is missing."""
+    """Return the names of the tests in a file of `tests/`, or none if it is missing."""
     path = ROOT / "tests" / file
     if not path.is_file():
         return set()

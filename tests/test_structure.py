@@ -94,7 +94,7 @@ GRAPH = {name: own_modules(path) for name, path in MODULES.items()}
 
 
 def rank_of(name: str) -> int:
-    """Return the place of a module's sub-package in the order; -1 for root modules."""
+    """Return the position of a module's sub-package, or -1 for root modules."""
     room = name.partition(".")[0]
     return ROOMS.index(room) if room in ROOMS else -1
 

@@ -47,7 +47,7 @@ def test_each_of_two_processes_holds_a_part_and_can_gather_the_whole(pair):
         assert of_process["comes_back"]
         assert of_process["n_here"] == 1
         assert of_process["sums"] == expected.tolist()
-    # Five machines on two devices: one place is free.
+    # Five machines on two devices: one slot is free.
     assert outputs[0]["slots"].count(None) == 1
 
 

@@ -43,7 +43,7 @@ class Fitted(NamedTuple):
 
 
 def small(name: str, *assignments: str) -> Config:
-    """Return a preset with a small network."""
+    """Return a preset with a small model."""
     return override(preset(name), [*SMALL, *assignments])
 
 
