@@ -41,18 +41,18 @@ _COSTS = {
 }
 _MEMORY_REASONS = {
     ("clips", "fit"): "links, distances and peaks of correlations are matrices of all "
-    "pairs of training clips (`data/shared_audio.py`, `training/split.py`)",
+    "pairs of training clips (`training/links.py`, `training/split.py`)",
 }
 # Why a stage takes more than proportional time if one thing grows.
 _REASONS = {
     ("clips", "links"): "every pair of training clips is compared, in order to find "
-    "shared audio (`data/shared_audio.py`)",
+    "shared audio (`training/links.py`)",
     ("clips", "split"): "similar clips are grouped by average linkage, which needs the "
     "distance of every pair (`training/split.py`)",
     ("clips", "fits"): "the radius and the held-out score of each training clip depend "
     "on its distances to all others (`scoring/radii.py`, `scoring/neighbours.py`)",
     ("seconds", "links"): "shared audio is found by a Fourier transform of a clip's "
-    "frames, `n log n` operations for `n` frames (`data/shared_audio.py`)",
+    "frames, `n log n` operations for `n` frames (`training/links.py`)",
 }
 
 

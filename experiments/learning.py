@@ -28,9 +28,9 @@ from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.data.clips import load_clips
 from gammavae_jax.data.machines import MachineFiles, clip_file
-from gammavae_jax.data.shared_audio import find_shared_audio
 from gammavae_jax.evaluation.intervals import roc_area
 from gammavae_jax.process import limit_blas_threads
+from gammavae_jax.training.links import find_shared_audio
 
 _OF_LOAD = "false alarms, % | faults found, % | AUC | verdicts that changed"
 COLUMNS = f"machine | s (CPU) | clips | new load: {_OF_LOAD} | old load: {_OF_LOAD}"

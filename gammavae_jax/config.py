@@ -35,7 +35,7 @@ class FeatureConfig:
     sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
     # The channel of a second microphone, far from the machine. The part of `channel`
-    # that it predicts is subtracted; see `data.reference`.
+    # that it predicts is subtracted; see `data.reference_channel`.
     reference_channel: int | None = None
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
