@@ -34,7 +34,6 @@ from gammavae_jax.data.machines import find_machines
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.log import Log
 
-RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
 COMMANDS = ("run", "fit", "score", "demo")
 CACHES = ("cold", "warm")
 

@@ -115,7 +115,7 @@ def page(figures: Path, into: Path | None) -> int:
 
 
 class Growth:
-    """A runner of cases, which leaves out those that would take too much.
+    """Runs cases and leaves out those that would take too much.
 
     Args:
         folder: an existing folder for recordings and detectors.
@@ -164,7 +164,7 @@ class Growth:
         return is_late or memory > self.memory_bytes
 
     def once(self, case: Case, label: str) -> dict[str, Any]:
-        """Run `gammavae fit` and `gammavae score`, and return their figures.
+        """Run `gammavae fit` and `gammavae score` and return their figures.
 
         `seconds` also counts the time for writing recordings. Cases that differ only in
         the clips to score share a detector.

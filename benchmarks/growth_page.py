@@ -10,6 +10,7 @@ BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
 COMMANDS = ("fit", "score")
 CLEARLY_ABOVE = 1.15  # proportional growth has a slope of 1
 _SMALL_SHARE = 0.1  # stages with a smaller share of the growth are not named
+_LEAST_CPU_S = 0.05  # the slope of a stage that took less is mostly noise
 _TITLES = {
     "machines": "Machines",
     "clips": "Training clips",
@@ -28,7 +29,7 @@ _STAGES = {
     "links": "finding linked clips",
     "split": "forming folds",
     "training": "training",
-    "fits": "references and held-out scores",
+    "fits": "reference sets and held-out scores",
     "scores": "scores",
     "page": "writing the detector",
     "rest": "everything else",
@@ -47,7 +48,10 @@ _MEMORY_REASONS = {
 _REASONS = {
     ("clips", "links"): "every pair of training clips is compared, in order to find "
     "shared audio (`training/links.py`)",
-    ("clips", "split"): "similar clips are grouped by average linkage, which needs the "
+    (
+        "clips",
+        "split",
+    ): "similar clips are clustered by average linkage, which needs the "
     "distance of every pair (`training/split.py`)",
     ("clips", "fits"): "the radius and the held-out score of each training clip depend "
     "on its distances to all others (`scoring/radii.py`, `scoring/neighbours.py`)",
@@ -157,7 +161,9 @@ def _stages(
         sizes = before["size"], last["size"]
         steepness = slope(sizes[0], old[stage]["cpu_s"], sizes[1], new[stage]["cpu_s"])
         if growth > _SMALL_SHARE * added and steepness > CLEARLY_ABOVE:
-            cost = f"{number(new[stage]['cpu_s'])} CPU s, slope {steepness:.2f}"
+            cost = f"{number(new[stage]['cpu_s'])} CPU s"
+            if old[stage]["cpu_s"] > _LEAST_CPU_S:
+                cost += f", slope {steepness:.2f}"
             reason = _REASONS.get((axis, stage), "")
             yield f"{_STAGES[stage]} ({cost})" + (reason and f", because {reason}")
 

@@ -38,7 +38,7 @@ def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} lacks the markers for figures: pass a page with the lines "
-            f"{BEGIN!r} and {END!r}"
+            f"{begin!r} and {end!r}"
         ) from error
     path.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 

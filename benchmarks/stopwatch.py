@@ -1,4 +1,4 @@
-"""Runs a `gammavae` command in this process, and measures each of its stages.
+"""Runs a `gammavae` command in this process and measures each of its stages.
 
     python benchmarks/stopwatch.py TIMES.json fit recordings --out fan.detector
 
@@ -63,7 +63,7 @@ def now() -> Moment:
 
 
 class Stopwatch:
-    """A recorder of the times at which stages begin and end."""
+    """Records the times at which stages begin and end."""
 
     def __init__(self):
         self.moments = [now()]
@@ -127,7 +127,7 @@ class Stopwatch:
         self.spans.append((stage, start.wall, end.wall))
 
     def _replace_functions(self) -> None:
-        """Replace the functions in imported modules, and listen to JAX's events."""
+        """Replace the functions in imported modules and listen to JAX's events."""
         for entry in [e for e in self._functions if _has(e[0], e[1])]:
             module, name, stage = entry
             original = getattr(sys.modules[module], name)
@@ -188,7 +188,7 @@ def _has(module: str, name: str) -> bool:
 
 
 def main() -> int:
-    """Run the command, and write its times, even if it fails."""
+    """Run the command and write its times, even if it fails."""
     times, *arguments = sys.argv[1:]
     # A script that is run by its path can import only from its own folder.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)

@@ -43,7 +43,7 @@ class Timed(NamedTuple):
 def run_timed(
     arguments: Sequence[str | Path], variables: Mapping[str, str], folder: Path
 ) -> Timed:
-    """Run `gammavae` with these arguments, and measure its stages.
+    """Run `gammavae` with these arguments and measure its stages.
 
     If the command fails, print its output and exit.
 

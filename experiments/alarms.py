@@ -161,7 +161,7 @@ def real_hour(detector: AnomalyDetector, files: MachineFiles, rate: float) -> li
 
 
 def main() -> None:
-    """Fit a detector to each machine, and print the tables."""
+    """Fit a detector to each machine and print the tables."""
     limit_blas_threads()
     options = parse()
     with readable_errors():

@@ -38,7 +38,7 @@ COLUMNS = f"machine | s (CPU) | clips | new load: {_OF_LOAD} | old load: {_OF_LO
 
 @dataclass(frozen=True)
 class Learning:
-    """Learn clips of a new load, and compare both versions of the detector."""
+    """Learn clips of a new load and compare both versions of the detector."""
 
     data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder with machines in the challenge's layout."""
@@ -108,7 +108,7 @@ def shared_audio_groups(paths: list[Path], detector: AnomalyDetector) -> np.ndar
 def drawn(
     group: np.ndarray, n_clips: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the indices of clips to learn, and return those of the other groups.
+    """Draw the indices of clips to learn and return those of the other groups.
 
     The clips are drawn from half of the groups, or from more if these are too few.
     """

@@ -135,7 +135,7 @@ class TrainConfig:
     learning_rate: float = 1e-3  # of Adam
     kl_weight: float = 0.01  # of the KL divergence, relative to the reconstruction term
     kl_warmup: int = 0  # epochs during which the KL weight rises from 0
-    # "folds" trains one model per fold and holds out whole groups of similar clips.
+    # "folds" trains one model per fold and holds out whole clusters of similar clips.
     # "clip" trains one model and holds out some clips of each domain. "window", as in
     # the official code, holds out random windows but trains on the windows around them.
     split: Literal["folds", "clip", "window"] = "folds"

@@ -1,4 +1,4 @@
-"""Reads and writes JSON and configurations as JSON, and overrides their fields.
+"""Reads and writes JSON; converts configurations to it and overrides their fields.
 
 JSON from a file may be nested deeply, or hold numbers that are not finite. Tests ensure
 that the package parses it only with the functions of this module. JSON that is written

@@ -53,10 +53,10 @@ def path_remedy(path: str | os.PathLike[str], otherwise: str) -> str:
     """
     path = Path(path)
     try:
-        names = os.listdir(path.parent)
+        names = set(os.listdir(path.parent)) - {path.name}  # it may be a broken link
     except (OSError, ValueError):  # ValueError: a null character
         return otherwise
-    for name in difflib.get_close_matches(path.name, names, n=1):
+    for name in difflib.get_close_matches(path.name, sorted(names), n=1):
         return f"did you mean {printable(path.with_name(name))!r}?"
     return otherwise
 

@@ -9,9 +9,11 @@ from support.processes import ROOT
 
 from benchmarks.growth import in_turns
 from benchmarks.growth_page import BEGIN, END, expected, growth_page, slope
+from benchmarks.scaling_page import put_into
 from benchmarks.stopwatch import FUNCTIONS, REST, STAGES, Moment, Stopwatch, exclusive
 from benchmarks.timed_command import SHOWN_STAGES, longest_silence, run_in_terminal
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
+from gammavae_jax.errors import InputError
 
 
 def assert_is_timed(result, *stages):
@@ -234,3 +236,11 @@ def test_the_page_has_the_measured_growth():
         assert between.strip() == growth_page(json.loads(figures.read_text())).strip()
     else:
         assert between.strip() == "Not measured yet."
+
+
+def test_a_page_without_markers_is_refused_with_the_markers_of_this_section(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("text", encoding="utf-8")
+    with pytest.raises(InputError, match=BEGIN):
+        put_into(page, "figures", BEGIN, END)
+    assert page.read_text(encoding="utf-8") == "text"

@@ -51,7 +51,7 @@ class Evaluate:
     bootstrap."""
 
     def run(self) -> int:
-        """Print a table of the results, and write JSON if requested."""
+        """Print a table of the results and write JSON if requested."""
         from gammavae_jax.evaluation.intervals import bootstrap
         from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.name_value_files import (

@@ -57,7 +57,8 @@ def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
         with contextlib.suppress(ValueError):
             if is_plain:
                 return kind(words[0])
-        raise ValueError(f"{words[0]!r} is not {_NUMBERS[kind]}{_hint(words[0])}")
+        hint = _hint(words[0]) if kind is float else ""
+        raise ValueError(f"{words[0]!r} is not {_NUMBERS[kind]}{hint}")
 
     name = kind.__name__.upper()
     return tc.PrimitiveConstructorSpec(

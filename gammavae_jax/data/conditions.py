@@ -98,14 +98,14 @@ class RecordedConditions(NamedTuple):
 
 
 def notes_on(
-    heard: Mapping[str, RecordedConditions],
+    recorded: Mapping[str, RecordedConditions],
     trained: Mapping[str, Conditions],
     config: FeatureConfig,
 ) -> dict[str, str]:
     """Describe how recordings differ from those used to train the detector.
 
     Args:
-        heard: the properties of each machine's new recordings.
+        recorded: the properties of each machine's new recordings.
         trained: the known training conditions, by machine.
         config: the feature settings.
 
@@ -114,7 +114,7 @@ def notes_on(
         for machines without training conditions.
     """
     notes: dict[str, str] = {}
-    for machine, new in heard.items():
+    for machine, new in recorded.items():
         old = trained.get(machine)
         known = old.sample_rates if old else (config.sample_rate,)
         rates = sorted({rate for rate, _ in new.formats} - set(known))
@@ -129,7 +129,7 @@ def notes_on(
             if "dead" in found or min(rates, default=math.inf) < config.sample_rate:
                 level.pop("quieter", None)
             found |= level
-        prefix = f"{printable(machine)}: " if len(heard) > 1 else ""
+        prefix = f"{printable(machine)}: " if len(recorded) > 1 else ""
         notes |= {f"{kind} {machine}": prefix + note for kind, note in found.items()}
     return notes
 

@@ -67,12 +67,12 @@ class Detection(NamedTuple):
 
     @property
     def has_false_alarms(self) -> bool:
-        """Whether the 95 % interval of the false-alarm rate is above the nominal."""
+        """Whether the false-alarm rate's whole interval is above the nominal rate."""
         return self.false_alarms.interval[0] > self.false_alarm_rate
 
     @property
     def misses_faults(self) -> bool:
-        """Whether the 95 % interval of the detected share is below `LEAST_DETECTED`."""
+        """Whether the detected share's whole interval is below `LEAST_DETECTED`."""
         return self.detected.interval[1] < LEAST_DETECTED
 
     @property

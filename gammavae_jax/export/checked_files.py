@@ -153,7 +153,7 @@ class Exported(NamedTuple):
     """One machine's exported files."""
 
     files: dict[str, int]  # sizes in bytes, by name
-    difference: float  # of ONNX scores from JAX scores; see `checked_files.difference`
+    difference: float  # of ONNX scores from JAX scores; see `difference`
     int8_cost: str | None  # a description; None without int8 files
 
 

@@ -171,10 +171,10 @@ class LiveScorer:
     ) -> dict[str, str]:
         """Describe how a recording and a clip from it differ from the training data."""
         formats = [(recording.sample_rate, recording.n_channels)]
-        heard = RecordedConditions(
+        recorded = RecordedConditions(
             [self.spectrogram(clip)], formats, [recording.levels]
         )
-        return notes_on({machine: heard}, self._detector.conditions, self._features)
+        return notes_on({machine: recorded}, self._detector.conditions, self._features)
 
     def spectrogram(self, clip: Waveform) -> Float32[np.ndarray, "frame mel"]:
         """Compute a clip's log-mel spectrogram in dB, as the detector does."""

@@ -159,7 +159,7 @@ class ScoredLog:
             with contextlib.ExitStack() as stack:
                 stack.push(self._lock)
                 self._scored = _read(self.path)
-                if not self._scored:  # a new log, so earlier alarms do not count
+                if not self._scored:  # a new log, so earlier alarms are ignored
                     self.alarms_path.unlink(missing_ok=True)
                 self._rewrite()
                 stack.pop_all()
@@ -202,7 +202,7 @@ class ScoredLog:
         return None
 
     def add(self, arrival: Arrival, content: str = "") -> None:
-        """Log a scored recording, and remember it even if writing raises an OSError."""
+        """Log a scored recording and remember it even if writing raises an OSError."""
         scored = Scored(arrival.stamp, time.time(), content)
         self._scored[arrival.name] = scored
         if self._file is None:
@@ -233,7 +233,7 @@ class ScoredLog:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Rewrite the log file, and leave it open for appending."""
+        """Rewrite the log file and leave it open for appending."""
         self._close()
         write_text(self.path, "".join(_line(*of) for of in self._scored.items()))
         self._file = self.path.open("a", encoding="utf-8", newline="")

@@ -1,6 +1,6 @@
 """Sends alarms to a webhook.
 
-During quiet hours, messages are collected, and sent as one message afterwards.
+During quiet hours, messages are collected and sent as one message afterwards.
 """
 
 import contextlib
@@ -86,10 +86,11 @@ class QuietSender:
 
 
 class Webhook:
-    """A sender that posts alarms as JSON in its own thread, so scoring never waits.
+    """Posts alarms as JSON in a background thread, so scoring never waits.
 
     An alarm is dropped, with a message, if every attempt fails or too many alarms are
-    waiting. Redirects count as failures: following one would turn the POST into a GET.
+    waiting. Redirects are treated as failures: following one would turn the POST into a
+    GET.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Webhook:
         return self._n_sent - self.n_delivered
 
     def send(self, alarm: Mapping[str, Any]) -> None:
-        """Queue an alarm, and return immediately."""
+        """Queue an alarm and return immediately."""
         self._n_sent += 1
         try:
             self._queue.put_nowait(alarm)
@@ -200,7 +201,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
-    """Return a URL's user name and password as bytes; None if it has no user name."""
+    """Return a URL's user name and password as bytes, or None without a user name."""
     if parts.username is None:
         return None
     pair = parts.username, parts.password or ""

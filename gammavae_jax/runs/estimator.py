@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _P = ParamSpec("_P")
-_FORMER_NAMES = {"seed": "random_state"}
+_OTHER_NAMES = {"seed": "random_state"}  # as the command line calls it
 
 
 def named_parameters(init: Callable[_P, None]) -> Callable[_P, None]:
@@ -52,8 +52,8 @@ def named_parameters(init: Callable[_P, None]) -> Callable[_P, None]:
 def _suggestion(name: str, known: Sequence[str]) -> str:
     """Return which parameter to use instead of an unknown one."""
     near = difflib.get_close_matches(name, known, n=1)
-    if name in _FORMER_NAMES or near:
-        return f"use {_FORMER_NAMES.get(name) or near[0]}"
+    if name in _OTHER_NAMES or near:
+        return f"use {_OTHER_NAMES.get(name) or near[0]}"
     return f"choose from {', '.join(known)}"
 
 
@@ -94,9 +94,9 @@ class Estimator:
         changed = (
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            # A loaded detector has [] where the default is ().
-            if repr(value) != repr(defaults[name])
-            and [value, defaults[name]] != [[], ()]
+            # A loaded detector has lists where it was given tuples.
+            if repr(tuple(value) if isinstance(value, list) else value)
+            != repr(defaults[name])
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 
@@ -159,8 +159,8 @@ class DetectorState(Estimator):
         options = keep_sounds, plain["skip_bad_files"], for_training
         given = recordings, sample_rate, bank, config.features, plain["clip_seconds"]
         loaded = load_all(*given, log, *options)
-        heard = {name: found.heard for name, found in loaded.items()}
-        notes = notes_on(heard, trained or {}, config.features)
+        recorded = {name: found.recorded for name, found in loaded.items()}
+        notes = notes_on(recorded, trained or {}, config.features)
         for kind in sorted(notes.keys() - self._said):
             log.say(notes[kind])
         self._said = self._said.union(notes)

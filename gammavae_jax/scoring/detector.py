@@ -107,14 +107,14 @@ def fit_scores(
 
 
 def fit_scorers(
-    config: Config, placement: Placement, networks: Any, data: Any, window_use: Any
+    config: Config, placement: Placement, models: Any, data: Any, window_use: Any
 ) -> Any:
     """Fit normal distributions to the residuals of placed models; see `fit_scorer`.
 
     Args:
         config: the configuration.
         placement: the placement of the models.
-        networks: the placed `TrainState` or `FittedModel` of each model.
+        models: the placed `TrainState` or `FittedModel` of each model.
         data: the placed `TrainingArrays`.
         window_use: the placed `Split.window_use`.
 
@@ -125,7 +125,7 @@ def fit_scorers(
     kinds: list[Kind] = ["member", "model", "machine", "model"]
     fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
     with threadpool_limits(1, "blas"):
-        scorer = fit(members, networks, data, window_use)
+        scorer = fit(members, models, data, window_use)
         placement.wait(scorer)
     return scorer
 

@@ -47,7 +47,7 @@ from gammavae_jax.scoring.machine_axis import replace_machines, select_machines
 from gammavae_jax.scoring.verdict import Verdict
 from gammavae_jax.training.examples import place_examples, stack_examples
 from gammavae_jax.training.members import NO_FOLD
-from gammavae_jax.training.split import Split, deal_groups
+from gammavae_jax.training.split import Split, deal_clusters
 
 _MOST_NAMES = 5  # the largest number of names in a message
 _FEWEST_NEW = 5  # with fewer new clips, their median error says little
@@ -100,7 +100,7 @@ def learn(
     if note := unmatched_note(train, detector.config.train.group_by):
         log.say(note)
     every = {name: joined(old[name], added[name]) for name in added}
-    part, split = _fitted_again(
+    part, split = _refitted(
         select_machines(detector, numbers),
         every,
         [kept[name].fold for name in every],
@@ -177,7 +177,7 @@ def _comparable(old: LoadedRecordings, config: Config) -> LoadedRecordings:
     return old._replace(clips=clips._replace(group=parts))
 
 
-def _fitted_again(
+def _refitted(
     detector: Detector,
     every: Mapping[str, LoadedRecordings],
     folds: Sequence[Int[np.ndarray, "_"]],
@@ -224,7 +224,7 @@ def _dealt(
         fold_of = dict(zip(group[: len(old)].tolist(), old.tolist(), strict=True))
         numbers = group[len(old) :].tolist()
         known = np.array([fold_of.get(number, NO_FOLD) for number in numbers], int)
-        dealt = deal_groups(rng, group[len(old) :], config.n_folds)
+        dealt = deal_clusters(rng, group[len(old) :], config.n_folds)
         new = np.where(known == NO_FOLD, dealt, known)
         every.append(np.concatenate([old, new]))
     return every

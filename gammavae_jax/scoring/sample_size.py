@@ -126,7 +126,7 @@ class Sensitivity(NamedTuple):
 
     @property
     def probable_rate(self) -> tuple[float, float]:
-        """The range of the real rate; see `sample_size.false_alarm_range`."""
+        """The range of the real rate; see `false_alarm_range`."""
         return false_alarm_range(self.n_recordings, self.rate)
 
 

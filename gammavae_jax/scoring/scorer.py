@@ -43,7 +43,7 @@ class FittedModel(NamedTuple):
 def fit_scorer(
     config: Config,
     member: Array,
-    networks: TrainState | FittedModel,
+    models: TrainState | FittedModel,
     data: TrainingArrays,
     window_use: UInt8[Array, "window"],
 ) -> FittedModel:
@@ -63,7 +63,7 @@ def fit_scorer(
         batch, weight, start = gather(config, data, order, 0, n_train, step)
         is_target = data.is_target[start // data.clips.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
-        output = _apply(config, networks.params, networks.batch_stats, batch)
+        output = _apply(config, models.params, models.batch_stats, batch)
         rows = rows_of(output.residual, n_mels)
         source_rows, target_rows = (jnp.repeat(w, n_rows) for w in of_domain)
         source, target = scatters
@@ -78,7 +78,7 @@ def fit_scorer(
         lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
     )
     fits = (fit_gaussian(s, n_rows, config.scoring) for s in (source, target))
-    return FittedModel(networks.params, networks.batch_stats, *fits)
+    return FittedModel(models.params, models.batch_stats, *fits)
 
 
 def rows_in_window(config: Config) -> int:

@@ -67,8 +67,8 @@ def find_shared_audio(
 
 
 def median_of_pairs(peaks: Float[np.ndarray, "clip clip"]) -> float:
-    """Return the median of the positive peaks, each pair counted once; 0 if none."""
-    rows = (row[place + 1 :] for place, row in enumerate(peaks))
+    """Return the median of the positive peaks, counting each pair once, or 0."""
+    rows = (row[index + 1 :] for index, row in enumerate(peaks))
     pairs = np.concatenate([row[row > 0] for row in rows] or [np.zeros(0)])
     # In float32, the mean of the two middle values would be rounded.
     pairs = pairs.astype(np.float64)
@@ -109,7 +109,7 @@ def correlation_peaks(
     """
     n_clips, longest = log_mel.shape[:2]
     if not n_clips:
-        return np.zeros((0, 0))
+        return np.zeros((0, 0), np.float32)
     n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
     spectra = np.stack(
         [
@@ -122,7 +122,7 @@ def correlation_peaks(
     )  # frequency clip mel
     # Clips that overlap by less than half are not compared.
     most = longest // 2
-    # With thousands of clips, this matrix is what takes the memory.
+    # With thousands of short clips, most of the memory is for this matrix.
     peaks = np.zeros((n_clips, n_clips), np.float32)
     for first in range(0, n_clips, _ROWS):
         rows = slice(first, min(first + _ROWS, n_clips))

@@ -21,7 +21,9 @@ from gammavae_jax.training.links import link_clips, link_groups
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
-_LARGEST_SHARE = 2.0  # the size of the largest group, in folds; at most half the clips
+_LARGEST_SHARE = (
+    2.0  # the size of the largest cluster, in folds; at most half the clips
+)
 _SMALLEST_SPREAD = 1e-4  # relative to the mean spread; smaller ones are rounding errors
 
 
@@ -90,7 +92,7 @@ def split_windows(
             continue
         if config.train.split == "folds":
             of_clip = (
-                deal_groups(rng, clusters[m], n_folds)
+                deal_clusters(rng, clusters[m], n_folds)
                 if folds is None
                 else folds[m][np.flatnonzero(is_clip)]
             )
@@ -162,8 +164,8 @@ def split_notes(
         ]
         if few:
             notes.append(
-                "Some machines have fewer groups of similar training clips than there "
-                f"are folds ({config.n_folds}): {', '.join(few)}. The models for the "
+                "Some machines have fewer clusters of similar training clips than "
+                f"folds ({config.n_folds}): {', '.join(few)}. The models for the "
                 "remaining folds train on all clips and do not affect thresholds."
             )
     return notes
@@ -259,40 +261,40 @@ def clusters_of_clips(
     return _cut(points, distance, largest)
 
 
-def deal_groups(
-    rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
+def deal_clusters(
+    rng: np.random.Generator, clusters: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Assign each group, largest first, to the fold with the fewest clips so far.
+    """Assign each cluster, largest first, to the fold with the fewest clips so far.
 
     Return each clip's fold.
     """
-    numbers, sizes = np.unique(groups, return_counts=True)
-    fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
-    for group in np.lexsort((rng.random(len(numbers)), -sizes)):
-        fold_of_group[group] = load.argmin()
-        load[fold_of_group[group]] += sizes[group]
-    return fold_of_group[np.searchsorted(numbers, groups)]
+    numbers, sizes = np.unique(clusters, return_counts=True)
+    fold_of_cluster, load = np.zeros(len(numbers), int), np.zeros(n_folds)
+    for cluster in np.lexsort((rng.random(len(numbers)), -sizes)):
+        fold_of_cluster[cluster] = load.argmin()
+        load[fold_of_cluster[cluster]] += sizes[cluster]
+    return fold_of_cluster[np.searchsorted(numbers, clusters)]
 
 
 def _cut(
     points: Float[np.ndarray, "clip feature"], distance: float, largest: float
 ) -> Int[np.ndarray, "clip"]:
-    """Cluster points by average linkage; split groups of more than `largest` again."""
+    """Cluster points by average linkage; split clusters larger than `largest`."""
     alone = np.arange(len(points))
     if len(points) < 2:
         return alone
     gaps = scipy.spatial.distance.pdist(points)
     tree = scipy.cluster.hierarchy.average(gaps)
     limit = distance * np.median(gaps)
-    groups = scipy.cluster.hierarchy.fcluster(tree, limit, "distance")
-    if groups.max() == 1:
+    clusters = scipy.cluster.hierarchy.fcluster(tree, limit, "distance")
+    if clusters.max() == 1:
         return alone  # the points are indistinguishable
-    out, n_groups = np.zeros(len(points), int), 0
-    for group in range(1, groups.max() + 1):
-        inside = groups == group
+    out, n_clusters = np.zeros(len(points), int), 0
+    for cluster in range(1, clusters.max() + 1):
+        inside = clusters == cluster
         parts = np.zeros(inside.sum(), int)
         if inside.sum() > largest:
             parts = _cut(points[inside], distance, largest)
-        out[inside] = n_groups + parts
-        n_groups += parts.max() + 1
+        out[inside] = n_clusters + parts
+        n_clusters += parts.max() + 1
     return out

@@ -259,6 +259,9 @@ def test_watch_needs_a_folder(tmp_path):
     (tmp_path / "recordings").mkdir()
     with pytest.raises(InputError, match=r"did you mean '.*/recordings'\?"):
         watch(tmp_path / "recodings")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")  # not suggested for itself
+    with pytest.raises(InputError, match="is not a folder: choose the"):
+        watch(tmp_path / "broken")
 
 
 @interrupts

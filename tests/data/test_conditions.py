@@ -30,7 +30,7 @@ TRAINED = {"fan": conditions_of(load([noise(s) for s in range(4)]).clips, FEATUR
 
 
 def notes(recordings, rate=RATE, trained=TRAINED, features=FEATURES):
-    return notes_on({"fan": load(recordings, rate).heard}, trained, features)
+    return notes_on({"fan": load(recordings, rate).recorded}, trained, features)
 
 
 def files(folder, channels, names="abc"):

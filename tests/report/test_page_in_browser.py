@@ -553,6 +553,7 @@ def test_a_page_of_own_recordings_needs_no_knowledge_of_scores(
     config = dataclasses.replace(made.detector.config, **one)
     unknown, p_values = ("",) * 12, np.linspace(0.05, 0.6, 12)[None]
     pump = scored[1][1]._replace(
+        section="",
         labels=unknown,
         domains=unknown,
         p_values={"mse": p_values},

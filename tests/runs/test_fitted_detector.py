@@ -184,3 +184,12 @@ def test_a_loaded_detector_shows_no_settings_unless_it_has_some():
     assert repr(gv.AnomalyDetector(settings=[])) == "AnomalyDetector()"
     text = "settings=['train.n_folds=2']"
     assert text in repr(gv.AnomalyDetector(settings=["train.n_folds=2"]))
+
+
+def test_parameters_may_be_numpy_numbers_or_arrays():
+    rate = np.linspace(0.05, 0.1, 2)[0]
+    detector = gv.AnomalyDetector(false_alarm_rate=rate, random_state=np.int64(3))
+    assert "false_alarm_rate=np.float64(0.05)" in repr(detector)
+    assert "random_state=np.int64(3)" in repr(detector)
+    settings = np.array(["train.n_folds=2"])
+    assert "train.n_folds=2" in repr(gv.AnomalyDetector(settings=settings))

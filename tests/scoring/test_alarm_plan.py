@@ -95,7 +95,7 @@ def test_simulated_machines_keep_to_the_rate_on_average(
     assert np.mean(np.array(of_each) <= limits) >= 0.85  # nominal: 0.95
 
 
-def test_a_rate_that_cannot_be_promised_is_refused_with_what_would_be_enough():
+def test_a_rate_that_cannot_be_guaranteed_is_refused_with_what_would_be_enough():
     rule = independent(12)
     with pytest.raises(InputError) as caught:
         plan(rule, 0.0001)

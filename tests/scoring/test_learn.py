@@ -21,7 +21,7 @@ from gammavae_jax.presets import preset
 from gammavae_jax.scoring.detector import with_false_alarm_rate
 from gammavae_jax.scoring.learn import (
     _dealt,
-    _fitted_again,
+    _refitted,
     learn,
     reconstruction_note,
 )
@@ -102,7 +102,7 @@ def test_learning_nothing_changes_scores_only_by_rounding(detector):
     stored, kept = detector.detector_, detector._kept
     every = {name: as_recordings(kept[name]) for name in detector.machines_}
     folds = [kept[name].fold for name in detector.machines_]
-    again, _ = _fitted_again(stored, every, folds, Log())
+    again, _ = _refitted(stored, every, folds, Log())
     close(again.calibration[SCORE], stored.calibration[SCORE])
     close(again.thresholds[SCORE], stored.thresholds[SCORE])
     np.testing.assert_array_equal(again.weights, stored.weights)
@@ -233,7 +233,7 @@ def test_learning_needs_conformal_thresholds_and_folds(detector, name):
 
 
 @pytest.mark.parametrize(("score", "is_changed"), [(SCORE, False), (GAUSS, True)])
-def test_normal_distributions_are_fitted_again_if_scores_use_them(
+def test_normal_distributions_are_refitted_if_scores_use_them(
     detector, score, is_changed
 ):
     stored, kept = detector.detector_, detector._kept
@@ -242,7 +242,7 @@ def test_normal_distributions_are_fitted_again_if_scores_use_them(
     every = {name: as_recordings(kept[name]) for name in detector.machines_}
     folds = [kept[name].fold for name in detector.machines_]
     every["pump"] = joined(every["pump"], every["fan"])
-    again, _ = _fitted_again(stored, every, folds, Log())
+    again, _ = _refitted(stored, every, folds, Log())
     old, new = stored.scorer.source.factor, again.scorer.source.factor
     assert (np.abs(new[:, 0] - old[:, 0]).max() > 0.1) == is_changed
     np.testing.assert_allclose(new[:, 1], old[:, 1], atol=0.1)

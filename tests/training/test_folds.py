@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 from sklearn.cluster import AgglomerativeClustering
 
 from gammavae_jax.config import TrainConfig
-from gammavae_jax.training.split import clusters_of_clips, deal_groups
+from gammavae_jax.training.split import clusters_of_clips, deal_clusters
 
 DISTANCE = TrainConfig().group_distance
 
@@ -127,7 +127,7 @@ def test_folds_hold_whole_groups_and_are_balanced_to_within_one(seed, n_folds):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 12, rng.integers(n_folds, 40))
     groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    folds = deal_groups(rng, groups, n_folds)
+    folds = deal_clusters(rng, groups, n_folds)
     for number in range(len(sizes)):
         assert len(set(folds[groups == number])) == 1
     loads = np.bincount(folds, minlength=n_folds)
@@ -137,7 +137,8 @@ def test_folds_hold_whole_groups_and_are_balanced_to_within_one(seed, n_folds):
 
 def test_single_clips_are_dealt_evenly_and_at_random():
     deals = [
-        deal_groups(np.random.default_rng(seed), np.arange(52), 5) for seed in range(3)
+        deal_clusters(np.random.default_rng(seed), np.arange(52), 5)
+        for seed in range(3)
     ]
     for folds in deals:
         assert sorted(np.bincount(folds)) == [10, 10, 10, 11, 11]
@@ -146,14 +147,14 @@ def test_single_clips_are_dealt_evenly_and_at_random():
 
 
 def test_fewer_groups_than_folds_leave_folds_empty():
-    folds = deal_groups(np.random.default_rng(0), np.array([0, 0, 1]), 5)
+    folds = deal_clusters(np.random.default_rng(0), np.array([0, 0, 1]), 5)
     assert folds[0] == folds[1] != folds[2]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_group_largest_first_goes_to_the_fold_with_the_fewest_clips(seed):
     groups = np.repeat(np.arange(6), [1, 2, 3, 5, 3, 2])
-    folds = deal_groups(np.random.default_rng(seed), groups, 2)
+    folds = deal_clusters(np.random.default_rng(seed), groups, 2)
     assert np.bincount(folds).tolist() == [8, 8]
 
 

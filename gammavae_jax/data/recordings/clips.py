@@ -130,7 +130,7 @@ class LoadedRecordings(NamedTuple):
         return recording_numbers(self.clips)
 
     @property
-    def heard(self) -> RecordedConditions:
+    def recorded(self) -> RecordedConditions:
         """The properties that are compared with those of the training recordings."""
         return RecordedConditions(self.clips.log_mels, self.clips.formats, self.levels)
 
