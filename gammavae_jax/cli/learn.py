@@ -130,7 +130,7 @@ class Learn:
                 out = next_version(self.detector, new.machines_)
 
     def _require_new(self, out: Path) -> None:
-        """Raise an InputError if `out` exists, unless it may be overwritten."""
+        """Reject the old version as `out`, or an existing path without --overwrite."""
         if out.exists() and self.detector.exists() and out.samefile(self.detector):
             raise InputError(
                 f"{printable(out)} is the old version, which is never changed: choose "

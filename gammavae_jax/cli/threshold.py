@@ -64,7 +64,7 @@ class Threshold:
         if is_changed and not is_estimator(self.detector):
             raise InputError(
                 f"{printable(self.detector)} belongs to a run, and runs are never "
-                "changed: pass --false-alarm-rate to the command that scores"
+                "changed: pass --false-alarm-rate to score, watch, serve or export"
             )
         if rate is not None:
             set_rate(estimator, rate)
@@ -103,7 +103,7 @@ class Threshold:
 def _records(
     found: "dict[str, list[Sensitivity]]", current: float
 ) -> list[dict[str, Any]]:
-    """Convert the tables to JSON types, one object for each machine and rate."""
+    """Convert each machine's sensitivities to JSON types, one object for each rate."""
     from gammavae_jax.config_json import finite
 
     return [

@@ -1,1 +1,1 @@
-"""Finds recordings in folders or archives and turns them into log-mel arrays."""
+"""Turns recordings into log-mel arrays, groups them, and recognises machine states."""

@@ -50,7 +50,7 @@ class Share(NamedTuple):
         return low, high
 
     def of_total(self, total: int) -> "Share":
-        """Return the same rate, but for a different total number of recordings."""
+        """Return a share with the same rate, scaled to a different total number."""
         return Share(self.rate * total, total)
 
 

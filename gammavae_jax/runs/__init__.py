@@ -1,1 +1,1 @@
-"""Run folders and saved detectors: checkpoints, resuming and atomic results."""
+"""Run folders and saved detectors: checkpoints, resuming, atomic writes of results."""

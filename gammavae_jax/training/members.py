@@ -1,4 +1,4 @@
-"""Numbers the members (one for each seed and fold) and assigns clips to them.
+"""Numbers the members (combinations of a seed and a fold) and assigns clips to them.
 
 On the member axis, the first seed's folds come first, then the second seed's folds.
 This module uses only NumPy.
