@@ -21,7 +21,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.accelerator_page import accelerator_page
-from benchmarks.bench_end_to_end import RUN
 from benchmarks.bench_train_step import (
     FRAMES_OF_A_WINDOW,
     MODELS,
@@ -35,6 +34,7 @@ from benchmarks.grid_cases import PRECISIONS, grid_cases
 from benchmarks.matmul import has_torch, matmul_contestants
 from benchmarks.noise_recordings import make_recordings
 from benchmarks.processes import Call, Member, ProcessError, once, run_command
+from benchmarks.scaling import RUN
 from benchmarks.script import (
     environment,
     new_file,

@@ -69,7 +69,7 @@ def test_the_versions_in_use_were_tested():
 def test_the_readme_and_the_tools_name_the_supported_pythons():
     first, after_last = limits(SpecifierSet(project()["requires-python"]))
     last = f"3.{int(after_last.split('.')[1]) - 1}"
-    assert f"With Python {first} to {last}" in (ROOT / "README.md").read_text()
+    assert f"You need Python {first} to {last}" in (ROOT / "README.md").read_text()
     target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert target["pyright"]["pythonVersion"] == first
     assert target["ruff"]["target-version"] == "py" + first.replace(".", "")

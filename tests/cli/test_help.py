@@ -108,7 +108,7 @@ def test_the_help_shows_no_uninformative_defaults(capsys, monkeypatch):
     [
         (["--epochs", "1.5"], "--epochs: '1.5' is not a whole number"),
         (["--epochs", "None"], "--epochs: 'None' is not a whole number"),
-        (["--epochs", "10%"], "--epochs: '10%' is not a whole number\n"),
+        (["--epochs", "10%"], "--epochs: '10%' is not a whole number "),
         (["--seeds", "x"], "--seeds: 'x' is not a whole number"),
         (["--rate", "x"], "--rate: 'x' is not a number"),
         (["--rate", "0,05"], "--rate: '0,05' is not a number"),

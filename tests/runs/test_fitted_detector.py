@@ -186,10 +186,7 @@ def test_a_loaded_detector_shows_no_settings_unless_it_has_some():
     assert text in repr(gv.AnomalyDetector(settings=["train.n_folds=2"]))
 
 
-def test_parameters_may_be_numpy_numbers_or_arrays():
+def test_a_parameter_may_be_a_numpy_number():
     rate = np.linspace(0.05, 0.1, 2)[0]
-    detector = gv.AnomalyDetector(false_alarm_rate=rate, random_state=np.int64(3))
+    detector = gv.AnomalyDetector(false_alarm_rate=rate)
     assert "false_alarm_rate=np.float64(0.05)" in repr(detector)
-    assert "random_state=np.int64(3)" in repr(detector)
-    settings = np.array(["train.n_folds=2"])
-    assert "train.n_folds=2" in repr(gv.AnomalyDetector(settings=settings))

@@ -234,7 +234,7 @@ def test_the_notes_name_machines_with_fewer_groups_than_folds(tiny):
         "copies": clips(near_copies(rng, [4, 4, 4])),
     }
     (note,) = notes_on(tiny("default", "train.n_folds=5", "n_seeds=2"), **machines)
-    assert "than there are folds (5): three (3), copies (3). " in note
+    assert "than folds (5): three (3), copies (3). " in note
     assert notes_on(tiny("default", "train.n_folds=3"), **machines) == []
     assert notes_on(tiny("vae"), **machines) == []
 
