@@ -6,7 +6,6 @@ the tables of `docs/scaling.md` from the figures.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.growth_page import BEGIN, COMMANDS, END, expected, growth_page
 from benchmarks.noise_recordings import write_noise
 from benchmarks.processes import Call
-from benchmarks.scaling_page import put_into
+from benchmarks.scaling_page import show_page
 from benchmarks.script import (
     environment,
     parser,
@@ -32,7 +31,6 @@ from benchmarks.script import (
     write,
 )
 from benchmarks.timed_command import Timed, run_timed
-from gammavae_jax.errors import InputError
 
 FOLDS = 2  # the models of each machine
 _WITHOUT = ("import", "compile", "exit")  # stages that cost about the same at any size
@@ -81,7 +79,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse()
     if options.page is not None:
-        return page(options.page, options.into)
+        return show_page(options.page, options.into, growth_page, BEGIN, END)
     about = environment(Call("benchmarks.process_setup:all_cores", {}))
     sizes = {axis: sorted(set(getattr(options, axis))) for axis in AXES}
     with tempfile.TemporaryDirectory() as folder:
@@ -96,21 +94,6 @@ def main() -> int:
         }
     write(options.json, record)
     show_results(record)
-    return 0
-
-
-def page(figures: Path, into: Path | None) -> int:
-    try:
-        text = growth_page(json.loads(figures.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{str(figures)!r} contains no figures from this script: pass a file that "
-            "--json has written"
-        ) from error
-    if into is None:
-        print(text, end="")
-    else:
-        put_into(into, text, BEGIN, END)
     return 0
 
 

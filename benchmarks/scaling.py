@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import Call, run_command
-from benchmarks.scaling_page import put_into, scaling_page
+from benchmarks.scaling_page import scaling_page, show_page
 from benchmarks.script import (
     environment,
     parser,
@@ -31,7 +31,6 @@ from benchmarks.script import (
 )
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.data.synthetic.machines import MACHINES
-from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
@@ -71,28 +70,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse()
     if options.page is not None:
-        return page(options.page, options.into)
+        return show_page(options.page, options.into, scaling_page)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = work / "data" if options.data is None else options.data
         record = measure(options, data, work)
     write(options.json, record)
     show_results(record)
-    return 0
-
-
-def page(figures: Path, into: Path | None) -> int:
-    try:
-        text = scaling_page(json.loads(figures.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{str(figures)!r} contains no figures from this script: pass a file that "
-            "--json has written"
-        ) from error
-    if into is None:
-        print(text, end="")
-    else:
-        put_into(into, text)
     return 0
 
 

@@ -1,6 +1,7 @@
 """The generated part of `docs/scaling.md`: tables of figures and a projection."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,32 @@ def scaling_page(record: dict[str, Any]) -> str:
             _projection(record),
         ]
     ) + "\n"  # fmt: skip
+
+
+def show_page(
+    figures: Path,
+    into: Path | None,
+    make: Callable[[dict[str, Any]], str],
+    begin: str = BEGIN,
+    end: str = END,
+) -> int:
+    """Print the section that `make` writes from figures, or put it into a page.
+
+    Raises:
+        InputError: the figures are not from the script, or the page lacks the markers.
+    """
+    try:
+        text = make(json.loads(figures.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{str(figures)!r} contains no figures from this script: pass a file that "
+            "--json has written"
+        ) from error
+    if into is None:
+        print(text, end="")
+    else:
+        put_into(into, text, begin, end)
+    return 0
 
 
 def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
