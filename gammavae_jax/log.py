@@ -12,7 +12,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -63,6 +65,23 @@ class Log:
         yield
         passed = time.perf_counter() - start
         self.seconds[stage] = self.seconds.get(stage, 0.0) + passed
+
+    @contextmanager
+    def busy(self, work: str) -> Iterator[None]:
+        """Say what the block does; on a terminal, also show the time that has passed.
+
+        Use it for work whose progress cannot be measured, such as compilation.
+        """
+        if not self.console.is_terminal or self.console.is_jupyter:
+            self.say(work)
+            yield
+            return
+        text = TextColumn("{task.description}", markup=False)
+        columns = text, TimeElapsedColumn(), SpinnerColumn()
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(printable(work), total=1)
+            yield
+            bar.update(task, completed=1)
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:

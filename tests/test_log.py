@@ -1,6 +1,8 @@
 """The log's messages, notes, times and progress."""
 
 import io
+import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +119,24 @@ def test_on_a_terminal_progress_is_a_bar():
     assert "3/4" in text
     assert "loss 0.5" in text
     assert "a message above the bar" in text
+
+
+def test_on_a_terminal_work_of_unknown_length_shows_that_time_passes():
+    log = Log(Console(file=io.StringIO(), force_terminal=True, width=100))
+    with log.busy("compiling [x]"):
+        deadline = time.monotonic() + 10
+        while "0:00:01" not in text_of(log) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        log.say("a message above the line")
+    assert "compiling [x] 0:00:01" in re.sub(r"\x1b\[[0-9;]*m", "", text_of(log))
+    assert "a message above the line" in text_of(log)
+
+
+def test_without_a_terminal_work_of_unknown_length_is_one_line():
+    log = plain_log()
+    with log.busy("compiling [x]"):
+        assert text_of(log) == "compiling [x]\n"
+    assert text_of(log) == "compiling [x]\n"
 
 
 def test_control_characters_are_escaped_and_line_breaks_kept():

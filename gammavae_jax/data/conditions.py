@@ -20,6 +20,8 @@ from gammavae_jax.errors import printable
 # The levels of real machines' test clips, both normal and anomalous, lie up to 2.4 dB
 # outside the range of the training clips' levels.
 _MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
+# The median level of ten real recordings lies at least 3 dB inside that range.
+_MANY, _MOST_DB_OF_MANY = 10, 1.0
 # Recordings are cut into clips of 0.75 to 1.5 times the nominal length.
 _SHORTEST, _LONGEST = 0.7, 1.6
 
@@ -124,7 +126,7 @@ def notes_on(
         if old is not None:
             found |= _channels(old, new.formats, config)
             found |= _length(old, new.log_mels, config)
-            level = _level(old, new.log_mels)
+            level = _level(old, new.log_mels, len(new.levels))
             # A dead channel, or bands above half the sample rate, are always quiet.
             if "dead" in found or min(rates, default=math.inf) < config.sample_rate:
                 level.pop("quieter", None)
@@ -222,7 +224,9 @@ def _length(
 
 
 def _level(
-    trained: Conditions, log_mels: Sequence[Float[np.ndarray, "_ mel"]]
+    trained: Conditions,
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]],
+    n_recordings: int,
 ) -> dict[str, str]:
     levels = np.array([np.mean(log_mel) for log_mel in log_mels])
     quietest, loudest = trained.level
@@ -233,11 +237,13 @@ def _level(
         middle, most = float(np.median(beyond)), float(beyond.max())
         if middle > _MOST_DB or most > _MOST_DB_OF_ONE:
             by = middle if middle > _MOST_DB else most
-            return {
-                change: f"recordings are {by:.0f} dB {change} than any training "
-                "recording: check the microphone and its gain, or refit if they "
-                "were changed"
-            }
+            which = f"recordings are {by:.0f} dB {change}"
+        elif n_recordings >= _MANY and middle > _MOST_DB_OF_MANY:
+            which = f"most recordings are {change}"
+        else:
+            continue
+        remedy = "check the microphone and its gain, or refit if they were changed"
+        return {change: f"{which} than any training recording: {remedy}"}
     return {}
 
 

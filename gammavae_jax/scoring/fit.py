@@ -74,20 +74,19 @@ def _fit(
     """Do what `fit` does; also return the split of the training clips."""
     local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
-    note_reference_channel(machines.train, observer.log)
-    examples = stack_examples(config, machines.train, observer.log, capacity)
+    log = observer.log
+    note_reference_channel(machines.train, log)
+    examples = stack_examples(config, machines.train, log, capacity)
     if note := unmatched_note(machines.train, config.train.group_by):
-        observer.log.note(note)
-    conditions = training_conditions(
-        config, machines.train, examples.split, observer.log
-    )
+        log.note(note)
+    conditions = training_conditions(config, machines.train, examples.split, log)
     machines.train.clear()
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     clips = examples.arrays.clips if any_length else None
     examples = place_examples(config, examples)  # the host's copies are freed
     trained = train_examples(config, examples, observer)
-    with trained.placement, observer.log.timed("fit_s"):
+    with trained.placement, log.timed("fit_s"), log.busy("calibrating the scores"):
         detector = fit_detector(config, trained, machines)
         split = trained.split
         detector = with_conditions(

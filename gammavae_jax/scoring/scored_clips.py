@@ -71,7 +71,8 @@ def score_clips(
     arrays = stack_clips(clips, config.features.n_context, capacity)
     n_clips = [len(of_machine.files) for of_machine in clips]
     batching = config.train.batching
-    with make_placement(n_clips, config.n_members, batching=batching) as placement:
+    placement = make_placement(n_clips, config.n_members, batching=batching)
+    with placement, log.busy(f"scoring {sum(n_clips)} clips"):
         with log.timed("compile_s"):
             score = compile_scores(detector, placement, arrays)
         with log.timed("score_s"):

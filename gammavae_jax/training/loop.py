@@ -120,8 +120,8 @@ def train_examples(
     log, (names, placement, data, split) = observer.log, examples
     with placement:
         start = observer.begin()
-        log.say(f"compiling for {_how_many(len(names), config)}")
-        with log.timed("compile_s"):
+        work = f"compiling for {_how_many(len(names), config)}"
+        with log.timed("compile_s"), log.busy(work):
             trainer = make_trainer(config, placement, data, split.window_use)
         state = train(config, trainer, start, examples, observer)
         placement.wait(state)  # closing would cancel calls that have not started

@@ -47,8 +47,14 @@ def files(folder, channels, names="abc"):
         [noise(9, gain=1.5), noise(8, gain=0.6)],
         # One broken machine of three is much louder.
         [noise(9), noise(8), noise(7, gain=8)],
+        [noise(s, gain=1.26) for s in range(9)],  # 2 dB
+        [noise(s, gain=1.05) for s in range(10)],  # 0.4 dB
+        [*(noise(s, gain=1.26) for s in range(4)), *(noise(s) for s in range(6))],
     ],
-    ids=["alike", "about the length", "about the level", "one is loud"],
+    ids=[
+        *("alike", "about the length", "about the level", "one is loud"),
+        *("few are a little louder", "hardly louder", "a minority is louder"),
+    ],
 )
 def test_recordings_like_those_of_the_training_give_no_note(recordings):
     assert notes(recordings) == {}
@@ -64,6 +70,8 @@ def test_recordings_like_those_of_the_training_give_no_note(recordings):
         ([noise(9, gain=4)], "louder", "12 dB louder"),
         ([noise(9), noise(8), noise(7, gain=0)], "quieter", "dB quieter"),
         ([noise(9), noise(8), noise(7, gain=100)], "louder", "40 dB louder"),
+        ([noise(s, gain=1.26) for s in range(10)], "louder", "most .* louder than any"),
+        ([noise(s, gain=0.8) for s in range(10)], "quieter", "most .* quieter"),
     ],
 )
 def test_another_length_or_level_is_told_with_the_remedy(recordings, kind, message):
