@@ -101,7 +101,10 @@ def _conditions(record: dict[str, Any]) -> str:
 
 
 def _table(axis: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the costs at each size, and the slopes between the two largest."""
+    """Return a Markdown table of the costs at each size.
+
+    Its last row contains the slopes between the two largest sizes.
+    """
     rows = [
         [f"{found['size']:,}"]
         + [_cell(name, _cost(found, of, name)) for of in COMMANDS for name in _COSTS]
@@ -125,22 +128,25 @@ def _cell(name: str, value: float) -> str:
 def _remarks(
     axis: str, results: Sequence[Mapping[str, Any]], left_out: Sequence[int]
 ) -> Iterator[str]:
-    """Yield a sentence for each cost that grows faster than in proportion."""
+    """Yield a sentence for each cost that grows more than proportionally.
+
+    A last sentence names the sizes that were not measured, if any.
+    """
     for command in COMMANDS if len(results) > 1 else ():
         before, last = results[-2:]
         steepness = _slope(before, last, command, "work_cpu_s")
         if steepness > CLEARLY_ABOVE:
             stages = "; ".join(_stages(axis, before, last, command)) or "no stage alone"
             yield (
-                f"**The work of `gammavae {command}` grows faster than in proportion** "
+                f"**The work of `gammavae {command}` grows more than proportionally** "
                 f"(slope {steepness:.2f}): {stages}."
             )
         steepness = _slope(before, last, command, "peak_memory_bytes")
         if steepness > CLEARLY_ABOVE:
             reason = _MEMORY_REASONS.get((axis, command), "")
             yield (
-                f"**The memory of `gammavae {command}` grows faster than in "
-                f"proportion** (slope {steepness:.2f})"
+                f"**The memory of `gammavae {command}` grows more than "
+                f"proportionally** (slope {steepness:.2f})"
                 + (reason and f": {reason}")
                 + "."
             )
@@ -153,7 +159,7 @@ def _remarks(
 def _stages(
     axis: str, before: Mapping[str, Any], last: Mapping[str, Any], command: str
 ) -> Iterator[str]:
-    """Describe the stages that grow faster than in proportion, largest first."""
+    """Describe the stages that grow more than proportionally, largest first."""
     old, new = (found[command]["stages"] for found in (before, last))
     added = last[command]["work_cpu_s"] - before[command]["work_cpu_s"]
     for stage in sorted(_STAGES, key=lambda name: -new[name]["cpu_s"]):

@@ -115,7 +115,10 @@ def kill_and_resume(
         if run.returncode == 0:
             break
         if run.returncode not in _ENDED:
-            raise LostRunError(f"status {run.returncode} after {how.name}: {messages}")
+            raise LostRunError(
+                f"a run to be killed by {how.name} ended with status "
+                f"{run.returncode}: {messages}"
+            )
         killing.killed_when[_stage(out)] += 1
         killing.statuses[run.returncode] += 1
     killing.n_starts += 1

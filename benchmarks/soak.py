@@ -201,7 +201,10 @@ def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _growth(samples: Sequence[Sample]) -> int:
-    """Return how much the median grows from the middle third to the last third."""
+    """Return by how many bytes the median memory grows late in the run.
+
+    The last third of the samples is compared with the middle third.
+    """
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[2 * third :]
     medians = [np.median([s.rss_bytes for s in part]) for part in (middle, last)]

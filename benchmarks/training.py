@@ -41,7 +41,7 @@ def configuration(
 
 
 class Training:
-    """All models, stacked, placed and compiled as in the main job.
+    """All models, stacked, placed and compiled as in `gammavae run`.
 
     They train on every window of synthetic log-mels.
     """

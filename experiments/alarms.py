@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.data.audio.files import read_recording
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import MachineFiles, find_machines
 from gammavae_jax.errors import InputError
@@ -143,38 +142,15 @@ def simulated(
             yield [*row, policy.rule, limit, f"{n_false:.2g}", found]
 
 
-def real_hour(detector: AnomalyDetector, files: MachineFiles, rate: float) -> list[str]:
-    """Chain an hour of audio with a fault from minute 30 to 50.
-
-    Returns:
-        The times at which alarms are raised.
-    """
-    rng, parts, sample_rate = np.random.default_rng(2), [], 0
-    for label, minutes in (("normal", 30), ("anomaly", 20), ("normal", 10)):
-        read = list(map(read_recording, chosen(files, "test", "source", label)))
-        sample_rate = read[0].sample_rate
-        n_clips = round(60 * minutes * sample_rate / len(read[0].waveform))
-        parts += [read[i].waveform for i in rng.integers(len(read), size=n_clips)]
-    policy = detector.alarm_policy(rate)
-    alarms = detector.alarms(np.concatenate(parts), policy, sample_rate)
-    return [f"minute {alarm.raised.seconds / 60:.0f}" for alarm in alarms]
-
-
 def main() -> None:
     """Fit a detector to each machine and print the tables."""
     limit_blas_threads()
     options = parse()
     with readable_errors():
-        every = find(options.data_root, options.machines)
-        detectors = [fitted(files) for files in every]
         print("machine | recordings | requested | rule | at most | simulated | found")
-        for files, detector in zip(every, detectors, strict=True):
-            for row in simulated(options, detector, files):
+        for files in find(options.data_root, options.machines):
+            for row in simulated(options, fitted(files), files):
                 print(" | ".join(row), flush=True)
-        print("Alarms in an hour of audio with a fault from minute 30 to 50:")
-        for files, detector in zip(every, detectors, strict=True):
-            times = real_hour(detector, files, max(options.rates))
-            print(f"{files.machine}: {', '.join(times) or 'none'}", flush=True)
 
 
 if __name__ == "__main__":

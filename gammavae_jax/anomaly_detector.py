@@ -189,7 +189,7 @@ class AnomalyDetector(FittedDetector):
 
         Raises:
             InputError: the detector is not fitted, `path` exists and must not be
-                replaced, or the training clips stored there cannot be read.
+                replaced, or saving would delete training clips that cannot be read.
         """
         from gammavae_jax.runs.detector_folder import write_detector
 

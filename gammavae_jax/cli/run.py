@@ -214,8 +214,8 @@ class Report:
 def epochs_of(out: Path) -> int | None:
     """Return the number of epochs set in a run folder, or None if it cannot be read.
 
-    If a finished run was being trained for more epochs, its training states have the
-    new number before `config.json` does, so they are read as well.
+    When a finished run is trained further, the new number is written to the training
+    states before it is written to `config.json`, so these are read as well.
     """
     epochs, paths = [], [out / "config.json"]
     if (out / "summary.json").exists():

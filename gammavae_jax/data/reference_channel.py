@@ -7,8 +7,9 @@ microphone's spectrum C:
 
     H = sum_t C F* / (sum_t |F|^2 + tiny),  Y = C - H F
 
-H is the least-squares fit of F to C. The log-mel is computed from Y, whose frames and
-windows are those of an ordinary log-mel, so no inverse transform is needed.
+H is the gain that minimises the power of Y over the clip (least squares). The log-mel
+is computed from Y, whose frames and windows are those of an ordinary log-mel, so no
+inverse transform is needed.
 """
 
 from typing import NamedTuple

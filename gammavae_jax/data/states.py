@@ -126,9 +126,9 @@ def _is_far_below(levels: Float[np.ndarray, "mel"], quietest: float) -> bool:
 
 
 def _has_bursts(levels: Float[np.ndarray, "frame mel"]) -> bool:
-    """Return whether at least 5 % of the frames are nearly as loud as usual or louder.
+    """Return whether at least 5 % of the frames reach nearly the usual level.
 
-    A machine that knocks after it has stopped is not off.
+    A clip with such bursts, such as knocks of a stopped machine, is not called off.
     """
     of_frames = np.median(levels, 1)
     return bool(np.quantile(of_frames, 1 - _BURSTS) > -_BURST_DB)

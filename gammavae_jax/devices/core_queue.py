@@ -36,7 +36,7 @@ class PerModel:
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """Runs the calls of each device's queue in worker threads."""
+    """A placement that queues the calls for each device and runs them in threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
     threads: dict[Any, ThreadPoolExecutor]  # by device; threads start when needed

@@ -51,7 +51,10 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for arguments of these shapes; the arguments stay usable."""
+        """Compile for arguments of these shapes.
+
+        The function does not run, so donated arguments stay usable.
+        """
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:

@@ -93,7 +93,7 @@ class Announcer:
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def recording(self, file: str, scored: ScoredRecording) -> None:
-        """Report a recording and its alarms, then send the alarms."""
+        """Print a recording's verdict and its alarms, and send them to the webhook."""
         for kind, note in scored.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)

@@ -20,7 +20,7 @@ from gammavae_jax.errors import InputError, printable
 
 
 class QuietHours(NamedTuple):
-    """A daily period in local time, which may include midnight."""
+    """A daily period in local time, which may extend past midnight."""
 
     start: time
     end: time

@@ -3,7 +3,7 @@
 Windows have the axes `window feature`, codes `window latent`, and reconstructions
 `window output`; an output is a whole window or its middle frame. Inside the model
 the window axis comes last (`feature window`): weight gradients are then sums over a
-contiguous axis, and the means of batch normalisation are products with a vector. This
+contiguous axis, and the means of batch normalisation are matrix-vector products. This
 makes a training step 6 % faster on CPUs. `weight` is 1 for a window and 0 for padding;
 only batch normalisation uses it.
 """

@@ -29,7 +29,6 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.data.features import edge_frames
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.report.score_parts import (
     ClipView,
@@ -242,8 +241,7 @@ def _share(
         return bands * by_power(view.difference, is_covered)
     if statistic == "residual":
         return bands * by_excess(view.residual, features, is_covered)
-    n_edge = edge_frames(config.features)
-    return bands * of_model_free(statistic, of_machine.log_mel, features, n_edge)
+    return bands * of_model_free(statistic, of_machine.log_mel, features, view)
 
 
 def _nearest_clip(

@@ -1,12 +1,13 @@
-"""Computes what the explanation of a clip's score consists of.
+"""Computes the parts of the explanation of a clip's score.
 
 `view_clip` returns the intermediate values of the models. The functions after it spread
 each band's share of the score over the frames of the clip. **The time at which a share
 is shown is a convention**, except for `mse`, because the statistics summarise all
-frames. A band's share is shown at the frames that are more than one standard deviation
-from the nearest training clip's mean. For `peak` and `gamma`, it is shown in proportion
-to the power, for `maximum` at the maximum of the band, and for `salient` at the salient
-frames. A negative share is spread evenly over time.
+frames. For `spectrum` and `residual`, a band's share is shown mostly at the frames that
+differ by more than one standard deviation from the band's mean in the nearest training
+clip. For `peak` and `gamma`, it is shown in proportion to the power, for `maximum` at
+the maximum of the band, and for `salient` at the salient frames. A negative share is
+spread evenly over time.
 
 These functions return weights that add up to 1 over the frames of each band, except for
 `by_squares`, which divides a total among all bands and frames.
@@ -23,6 +24,7 @@ from jaxtyping import Array, Bool, Float
 from gammavae_jax.config import MODEL_FREE_STATISTICS, Config
 from gammavae_jax.data import statistics as clip_statistics
 from gammavae_jax.data.arrays import ClipArrays, clip_level
+from gammavae_jax.data.features import edge_frames
 from gammavae_jax.data.statistics import DB_OF_E, salience, whole_frames
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
@@ -51,6 +53,8 @@ class ClipView(NamedTuple):
     decibels: Float[Any, "*member frame mel"]  # the difference in dB
     squares: Float[Any, "*member frame mel"]  # contributions to mse; 0 if not needed
     covered: Float[Any, "*member frame"]  # 0 for frames that no window covers
+    whole: Float[Any, "*member frame"]  # see `data.statistics.whole_frames`
+    salience: Float[Any, "*member frame"]  # see `data.statistics.salience`
     scores: dict[str, Float[Any, "*member"]]  # scores that need no training clips
     statistics: dict[str, Float[Any, "*member feature"]]  # see `data.statistics`
 
@@ -77,7 +81,8 @@ def view_clip(
     level = np.array([clip_level(log_mel)])
     data = ClipArrays(padded[None], np.array([n_frames]), level)
     view = jax.device_get(_view_members(config, names, scorers, data))
-    by_frame = ("residual", "difference", "decibels", "squares", "covered")
+    not_by_frame = ("scores", "statistics")
+    by_frame = (name for name in ClipView._fields if name not in not_by_frame)
     return view._replace(**{n: getattr(view, n)[:, :n_frames] for n in by_frame})
 
 
@@ -108,6 +113,8 @@ def _view_members(
         statistics = model_free_statistics(config, data, jnp.array(0))
         statistics |= model_statistics(config, output, weight)
         needed = {name.rpartition("_")[0] for name in names}
+        frames, n_edge = data.log_mel[0], edge_frames(features)
+        whole = whole_frames(len(frames), data.n_frames[0], n_edge)
         return ClipView(
             residual,
             difference,
@@ -116,6 +123,8 @@ def _view_members(
             if any(not has_bands(n) or n in scores for n in names)
             else jnp.zeros_like(residual),
             covered,
+            whole,
+            salience(frames, whole),
             {n: scores[n] for n in names if n in scores},
             {n: statistics[n] for n in statistics if n in needed},
         )
@@ -156,23 +165,27 @@ def of_model_free(
     statistic: str,
     log_mel: Float[np.ndarray, "frame mel"],
     features: Float[np.ndarray, "block mel"],
-    n_edge: int,
+    view: ClipView,
 ) -> Float[np.ndarray, "frame mel"]:
     """Weight each frame as the named model-free statistic requires.
+
+    Args:
+        statistic: the statistic's name.
+        log_mel: the clip, in dB.
+        features: the statistic of the nearest training clip, in blocks of bands.
+        view: what one model computed for the clip.
 
     Raises:
         ValueError: this module does not say how to draw the statistic.
     """
-    weight = whole_frames(len(log_mel), jnp.array(len(log_mel)), n_edge)
-    is_whole = np.asarray(weight) > 0
+    is_whole = view.whole > 0
     if statistic == "spectrum":
         return by_excess(log_mel - log_mel[is_whole].mean(), features, is_whole)
     if statistic == "maximum":
         is_maximum = log_mel == log_mel[is_whole].max(axis=0)
         return normalised(is_maximum * 1.0, is_whole)
     if statistic == "salient":
-        share = np.asarray(salience(jnp.asarray(log_mel), weight))
-        return np.repeat(share[:, None], log_mel.shape[1], axis=1)
+        return np.repeat(view.salience[:, None], log_mel.shape[1], axis=1)
     if statistic == "gamma":
         return by_power(log_mel, is_whole)
     raise ValueError(f"no rule for drawing the statistic {statistic!r}")

@@ -90,8 +90,8 @@ class FolderObserver(Observer):
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
             f"{name}, seed {seed}{of_fold}: training diverged in epoch {epoch} (the "
-            f"loss is no longer finite); the model of epoch {epoch - 1} is kept. Lower "
-            "train.learning_rate."
+            f"loss or a parameter is not finite); the model of epoch {epoch - 1} is "
+            "kept. Lower train.learning_rate."
         )
 
     def must_save(self, epoch: int) -> bool:

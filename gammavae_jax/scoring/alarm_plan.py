@@ -127,13 +127,13 @@ def stream_of(
             segments as the average training recording. Default: recording never pauses.
 
     Raises:
-        InputError: there are no held-out scores, or `recordings_per_day` is not a
+        InputError: the thresholds are not conformal, or `recordings_per_day` is not a
             positive number.
     """
     scores, weights, recordings = rule.held_out_segments(CLIPS_IN_SEGMENT)
     machine = printable(rule.machine)
     if not rule.is_conformal or not len(scores):
-        problem = f"{machine}: the detector has no scores of held-out clips"
+        problem = f"{machine}: the detector has no conformal thresholds"
         remedy = "fit it with train.split=folds and scoring.threshold=conformal"
         raise InputError(f"{problem}, so no alarm policy can be based on it: {remedy}")
     seconds = clip_seconds * min(rule.usual_size, CLIPS_IN_SEGMENT)

@@ -2,8 +2,9 @@
 
 The statistics of a shorter clip vary more, so its score is higher even if the machine
 is healthy. To correct this, held-out clips are cut to a few shorter lengths and scored
-again. The score of a short clip has a rank among the held-out clips of that length. It
-is replaced by the score that has the same rank among whole held-out clips.
+again. A short clip's score is ranked among the scores of held-out clips that were cut
+to about its length. It is replaced by the score with the same rank among whole held-out
+clips.
 """
 
 from dataclasses import replace

@@ -49,13 +49,15 @@ class Observer:
         """Handle the losses of an epoch, which are arrays on the host."""
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Handle a model whose loss has become infinite or NaN; called once per model.
+        """Handle a model whose training has diverged; called once per model.
+
+        Its loss, a parameter or a running statistic is no longer finite.
 
         Raises:
             InputError: always, in this class.
         """
         raise InputError(
-            f"{name}: training diverged (the loss is no longer finite): lower "
+            f"{name}: training diverged (the loss or a parameter is not finite): lower "
             "train.learning_rate, or check the recordings"
         )
 

@@ -16,7 +16,7 @@ from gammavae_jax.models.layers import INPUTS, LIKELIHOOD, STANDARDISE
 from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
-from gammavae_jax.report.score_parts import of_model_free
+from gammavae_jax.report.score_parts import of_model_free, view_clip
 
 BANDED = [
     *("fusion_mean", "fusion_max", "fusion_min", "mse"),
@@ -257,7 +257,21 @@ def test_an_unknown_score_or_a_short_clip_is_refused(made):
         explain_clip(made.detector, 0, 0, one(n_frames=3))
 
 
-def test_a_statistic_without_a_rule_for_drawing_it_is_refused():
-    log_mel = np.zeros((9, 4), np.float32)
+def test_a_statistic_without_a_rule_for_drawing_it_is_refused(made):
+    log_mel, features = one(5), np.zeros((2, 128), np.float32)
+    scorer = jax.tree.map(lambda leaf: leaf[:1, 0], made.detector.scorer)
+    view = view_clip(made.detector.config, scorer, log_mel, ("mse",))
     with pytest.raises(ValueError, match="no rule for drawing the statistic 'median'"):
-        of_model_free("median", log_mel, np.zeros((2, 4), np.float32), 1)
+        of_model_free("median", log_mel, features, view)
+
+
+def test_clips_of_new_lengths_compile_no_more_programs(made, caplog):
+    """Otherwise, a page of clips of many lengths would take most of its time so."""
+    explain_clip(made.detector, 0, 0, one(5, 45))
+    with caplog.at_level("WARNING", "jax"), jax.log_compiles():
+        for n_frames in (46, 50, 64):
+            explain_clip(made.detector, 0, 0, one(5, n_frames))
+    assert "Compiling" not in caplog.text
+    with caplog.at_level("WARNING", "jax"), jax.log_compiles():
+        explain_clip(made.detector, 0, 0, one(5, 65))
+    assert "Compiling" in caplog.text

@@ -161,8 +161,8 @@ def test_recordings_of_different_lengths_count_by_their_mean_number_of_segments(
 @pytest.mark.parametrize(
     ("changes", "request_", "problem"),
     [
-        ({"is_conformal": False}, AlarmRequest(1.0), "no scores of held-out clips"),
-        ({"held_out": None}, AlarmRequest(1.0), "no scores of held-out clips"),
+        ({"is_conformal": False}, AlarmRequest(1.0), "no conformal thresholds"),
+        ({"held_out": None}, AlarmRequest(1.0), "no conformal thresholds"),
         ({}, AlarmRequest(-1.0), "the number of false alarms per day is -1"),
         ({}, AlarmRequest(1.0, 0.0), "the number of recordings per day is 0"),
         ({}, AlarmRequest(), "either false alarms per day or k of n"),
