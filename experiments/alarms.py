@@ -17,11 +17,11 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from experiments.machines import LABELS, Recordings, chosen, fitted
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.data.loading import Source, find_all
-from gammavae_jax.data.machines import MachineFiles, find_machines
+from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.process import limit_blas_threads
 from gammavae_jax.scoring.alarm_policy import AlarmPolicy, AlarmState
@@ -29,17 +29,12 @@ from gammavae_jax.scoring.decision import DecisionRule
 from gammavae_jax.scoring.verdict import Verdict
 
 HOUR, DAY = 3600, 86400  # s
-LABELS = "normal", "anomaly"
 
 
 @dataclass(frozen=True)
-class Alarms:
+class Alarms(Recordings):
     """Simulate days of healthy machines, and faults of an hour."""
 
-    data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder with machines in the challenge's layout."""
-    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machines to use. Default: every machine in --data-root."""
     rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="R ...")] = (0.2, 1, 5)
     """Requested numbers of false alarms per day."""
     days: Annotated[int, tyro.conf.arg(metavar="N")] = 100
@@ -51,28 +46,6 @@ class Alarms:
 def parse(arguments: Sequence[str] | None = None) -> Alarms:
     """Parse a command line and return its options."""
     return tyro.cli(Alarms, args=arguments, config=MARKERS, registry=RULES)
-
-
-def find(data_root: Path, machines: tuple[str, ...]) -> list[MachineFiles]:
-    """List the recordings of these machines, or of all; see `find_all` for errors."""
-    return find_all(Source(data_root, machines or tuple(find_machines(data_root))))
-
-
-def chosen(files: MachineFiles, split: str, domain: str, label: str) -> list[Path]:
-    """Return the paths of a machine's clips with this domain and label."""
-    clips = getattr(files, split)
-    names = {clip.path: clip.name for clip in clips}
-    return [p for p, n in names.items() if (n.domain, n.label) == (domain, label)]
-
-
-def fitted(files: MachineFiles, n_clips: int | None = None) -> AnomalyDetector:
-    """Return the default detector, fitted to normal clips of the source domain.
-
-    Its scores use no model, so an epoch and two folds are enough.
-    """
-    train = chosen(files, "train", "source", "normal")[:n_clips]
-    options = {"epochs": 1, "settings": ["train.n_folds=2"], "verbose": False}
-    return AnomalyDetector(**options).fit({files.machine: train})
 
 
 class Days(NamedTuple):
@@ -148,7 +121,7 @@ def main() -> None:
     options = parse()
     with readable_errors():
         print("machine | recordings | requested | rule | at most | simulated | found")
-        for files in find(options.data_root, options.machines):
+        for files in options.find():
             for row in simulated(options, fitted(files), files):
                 print(" | ".join(row), flush=True)
 

@@ -22,7 +22,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.alarms import LABELS, chosen, find, fitted
+from experiments.machines import LABELS, Recordings, chosen, fitted
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
@@ -37,13 +37,9 @@ COLUMNS = f"machine | s (CPU) | clips | new load: {_OF_LOAD} | old load: {_OF_LO
 
 
 @dataclass(frozen=True)
-class Learning:
+class Learning(Recordings):
     """Learn clips of a new load and compare both versions of the detector."""
 
-    data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder with machines in the challenge's layout."""
-    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machines to use. Default: every machine in --data-root."""
     train_clips: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Clips that the detector is fitted to. Default: all of the source domain."""
     clips: Annotated[int, tyro.conf.arg(metavar="N")] = 10
@@ -167,7 +163,7 @@ def main() -> None:
     options = parse()
     with readable_errors():
         print(COLUMNS)
-        for files in find(options.data_root, options.machines):
+        for files in options.find():
             for row in compared(options, files):
                 print(" | ".join(row), flush=True)
 

@@ -24,7 +24,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.alarms import chosen, find, fitted
+from experiments.machines import Recordings, chosen, fitted
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
@@ -42,13 +42,9 @@ Entries = list[list[Any]]  # for each recording: score, p-value, alarm and its e
 
 
 @dataclass(frozen=True)
-class LiveHour:
+class LiveHour(Recordings):
     """Score an hour of audio in three ways and compare the results."""
 
-    data_root: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder with machines in the challenge's layout."""
-    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machines to use. Default: every machine in --data-root."""
     rates: Annotated[tuple[float, ...], tyro.conf.arg(metavar="R ...")] = (0.2, 1, 5)
     """Requested numbers of false alarms per day."""
 
@@ -192,7 +188,7 @@ def main() -> None:
     limit_blas_threads()
     options = tyro.cli(LiveHour, config=MARKERS, registry=RULES)
     with readable_errors():
-        for files in find(options.data_root, options.machines):
+        for files in options.find():
             for line in compare(fitted(files), files, options.rates):
                 print(line, flush=True)
 

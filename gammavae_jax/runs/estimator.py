@@ -42,19 +42,19 @@ def named_parameters(init: Callable[_P, None]) -> Callable[_P, None]:
     def checked(*args: _P.args, **parameters: _P.kwargs) -> None:
         for name in parameters:
             if name not in known:
-                problem = f"{type(args[0]).__name__} has no parameter {name!r}"
-                raise TypeError(f"{problem}: {_suggestion(name, known)}")
+                raise TypeError(_no_parameter(args[0], name, known))
         init(*args, **parameters)
 
     return checked
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    """Return which parameter to use instead of an unknown one."""
+def _no_parameter(estimator: Any, name: str, known: Sequence[str]) -> str:
+    """Return the message about an unknown parameter; it says which one to use."""
     near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"choose from {', '.join(known)}"
     if name in _OTHER_NAMES or near:
-        return f"use {_OTHER_NAMES.get(name) or near[0]}"
-    return f"choose from {', '.join(known)}"
+        remedy = f"use {_OTHER_NAMES.get(name) or near[0]}"
+    return f"{type(estimator).__name__} has no parameter {name!r}: {remedy}"
 
 
 class Estimator:
@@ -83,8 +83,7 @@ class Estimator:
         known = self._defaults()
         for name in parameters:
             if name not in known:
-                problem = f"{type(self).__name__} has no parameter {name!r}"
-                raise ValueError(f"{problem}: {_suggestion(name, list(known))}")
+                raise ValueError(_no_parameter(self, name, list(known)))
         for name, value in parameters.items():
             setattr(self, name, value)
         return self
