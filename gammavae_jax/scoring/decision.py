@@ -148,14 +148,7 @@ class DecisionRule:
         running: Int[np.ndarray, "_"],
         held_out: HeldOut,
     ) -> tuple[Segment, ...]:
-        """Return the segments of a recording, with their mean scores and p-values.
-
-        Args:
-            scores: the score of each clip.
-            seconds: the length of each clip.
-            running: the indices of the clips in which the machine is running.
-            held_out: the scores and weights of held-out segments.
-        """
+        """Return the segments formed by the clips whose indices are in `running`."""
         if not len(running):
             return ()
         ends, places = np.cumsum(seconds), _split(running)
