@@ -128,7 +128,7 @@ def _cell(name: str, value: float) -> str:
 def _remarks(
     axis: str, results: Sequence[Mapping[str, Any]], left_out: Sequence[int]
 ) -> Iterator[str]:
-    """Yield a sentence for each cost that grows more than proportionally.
+    """Yield a sentence for each cost that grows faster than linearly.
 
     A last sentence names the sizes that were not measured, if any.
     """
@@ -138,17 +138,15 @@ def _remarks(
         if steepness > CLEARLY_ABOVE:
             stages = "; ".join(_stages(axis, before, last, command)) or "no stage alone"
             yield (
-                f"**The work of `gammavae {command}` grows more than proportionally** "
-                f"(slope {steepness:.2f}): {stages}."
+                f"**The work of `gammavae {command}` grows faster than linearly** "
+                f"(slope {steepness:.2f}). Cause: {stages}."
             )
         steepness = _slope(before, last, command, "peak_memory_bytes")
         if steepness > CLEARLY_ABOVE:
             reason = _MEMORY_REASONS.get((axis, command), "")
             yield (
-                f"**The memory of `gammavae {command}` grows more than "
-                f"proportionally** (slope {steepness:.2f})"
-                + (reason and f": {reason}")
-                + "."
+                f"**The memory of `gammavae {command}` grows faster than linearly** "
+                f"(slope {steepness:.2f})." + (reason and f" Cause: {reason}.")
             )
     if left_out:
         sizes = ", ".join(f"{size:,}" for size in left_out)
@@ -159,7 +157,7 @@ def _remarks(
 def _stages(
     axis: str, before: Mapping[str, Any], last: Mapping[str, Any], command: str
 ) -> Iterator[str]:
-    """Describe the stages that grow more than proportionally, largest first."""
+    """Describe the stages that grow faster than linearly, largest first."""
     old, new = (found[command]["stages"] for found in (before, last))
     added = last[command]["work_cpu_s"] - before[command]["work_cpu_s"]
     for stage in sorted(_STAGES, key=lambda name: -new[name]["cpu_s"]):

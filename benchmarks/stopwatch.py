@@ -169,7 +169,10 @@ class Stopwatch:
 def exclusive(
     spans: Sequence[tuple[str, float, float]], start: float, end: float
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield the stage of each moment between start and end, as (stage, start, end)."""
+    """Split the time from start to end into intervals, each of a single stage.
+
+    Yields tuples of a stage and the start and end of an interval.
+    """
     edges = [(max(begin, start), 1, stage) for stage, begin, _ in spans]
     edges += [(min(stop, end), -1, stage) for stage, _, stop in spans]
     active: Counter[str] = Counter()

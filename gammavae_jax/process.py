@@ -276,8 +276,8 @@ def handled(
 def open_closed_streams() -> None:
     """Discard what is written to standard streams that were closed at the start.
 
-    Otherwise, printing would fail, or libraries would print into the next file that is
-    opened, because it would get the number of a closed stream.
+    Otherwise, printing would fail, or the next file to be opened would get the file
+    descriptor of a closed stream, and the output of libraries would end up in it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

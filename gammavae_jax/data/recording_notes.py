@@ -67,7 +67,7 @@ def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
 
 
 def _of_machine(folder: Path) -> dict[str, Reason]:
-    """Return what is left out of a machine's folder."""
+    """Return the files of a machine's folder that are not used, with the reasons."""
     found, listing = {}, require_listing(folder)
     for name, reason in listing.left_out.items():
         if name.split("/")[0] in FOLDERS_READ or reason in (BROKEN, UNREADABLE):
@@ -79,7 +79,10 @@ def _of_machine(folder: Path) -> dict[str, Reason]:
 def _of_archive(
     archive: Path, machines: Collection[str], are_all: bool
 ) -> dict[str, Reason]:
-    """Return what is left out of an archive, if it belongs to one of the machines."""
+    """Return the files of an archive that are not used, with the reasons.
+
+    Files that belong to none of the machines are not mentioned.
+    """
     found = {}
     for parts, reason in left_out_in(archive).items():
         machine, _, below = place_of(parts) or ("", "", ())
