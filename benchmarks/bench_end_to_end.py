@@ -143,7 +143,7 @@ class Commands:
     def _variables(self, cache: str) -> dict[str, str]:
         """Return the environment variables that select a cache folder.
 
-        In it, commands keep compiled programs and the built-in synthetic set.
+        Commands store their compiled programs and the built-in synthetic set there.
         """
         folder = self.folder / cache
         folder.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
-"""Time scoring of 10 s clips against the Mahalanobis score as in the official code.
+"""Compare our scoring speed with that of the official form of the Mahalanobis score.
 
-Our side scores every clip from log-mels in memory, once with this score alone and once
-with the three official scores. The official form scores some of the clips, and its time
-for all clips is extrapolated.
+Our side scores every clip of 10 s from log-mels in memory, once with the Mahalanobis
+score alone and once with all three official scores. The official side scores only some
+of the clips, and its time for all clips is extrapolated.
 """
 
 import argparse

@@ -121,7 +121,7 @@ def list_training(model: str, machines: int, batch_size: int) -> list[dict[str, 
 def _listed(
     op: Any, functions: Mapping[str, Any], callers: Sequence[Frame], depth: int
 ) -> Iterator[Operation]:
-    """Walk through an operation's regions and the functions that they call."""
+    """Yield the listed operations inside an operation and in the functions it calls."""
     for inner in _inside(op):
         name = inner.operation.name.removeprefix(_DIALECT)
         frames = (*_frames(inner), *callers)

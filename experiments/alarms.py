@@ -77,7 +77,10 @@ class Days(NamedTuple):
         return n_alarms / n_days
 
     def delays(self, policy: AlarmPolicy, n_faults: int) -> Iterator[float]:
-        """Yield the delay of each fault that raises an alarm within its hour, in s."""
+        """Yield the delay, in s, from the start of each fault to its first alarm.
+
+        A fault lasts an hour. If it raises no alarm, nothing is yielded for it.
+        """
         rng = np.random.default_rng(1)
         for _ in range(n_faults):
             sequence = self.hour("normal", 0, rng) + self.hour("anomaly", HOUR, rng)

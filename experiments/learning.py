@@ -5,7 +5,7 @@ normal test clips are learnt. Others, which share no audio with them, show the f
 alarms before and after.
 """
 
-import os
+import itertools
 import resource
 import subprocess
 import sys
@@ -22,7 +22,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.machines import LABELS, Recordings, chosen, fitted
+from experiments.machines import LABELS, Recordings, chosen, command, fitted
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
@@ -33,6 +33,7 @@ from gammavae_jax.process import limit_blas_threads
 from gammavae_jax.training.links import find_shared_audio
 
 _OF_LOAD = "false alarms, % | faults found, % | AUC | verdicts that changed"
+_MOST_SEEDS = 10  # for each draw
 COLUMNS = f"machine | s (CPU) | clips | new load: {_OF_LOAD} | old load: {_OF_LOAD}"
 
 
@@ -65,16 +66,9 @@ def learn(detector: Path, recordings: list[Path]) -> Learnt:
     """Run `gammavae learn`; raise a RuntimeError if the old version changes."""
     before = content(detector)
     out = detector.with_name("new.detector")
-    program = "import sys; from gammavae_jax.cli.main import main; sys.exit(main())"
-    given = ["learn", detector, *recordings, "--out", out, "--overwrite"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    given = command("learn", detector, *recordings, "--out", out, "--overwrite")
     began, cpu = time.perf_counter(), -children_cpu()
-    subprocess.run(
-        [sys.executable, "-c", program, *given],
-        check=True,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run(**given, check=True, stdout=subprocess.DEVNULL)
     wall, cpu = time.perf_counter() - began, cpu + children_cpu()
     if content(detector) != before:
         raise RuntimeError("the old version changed")
@@ -115,6 +109,18 @@ def drawn(
     return known[:n_clips], np.flatnonzero(place > last)
 
 
+def draws_of(
+    group: np.ndarray, n_clips: int, n_draws: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield what `drawn` returns for different seeds, if other groups have clips left.
+
+    There are fewer draws if this rarely happens.
+    """
+    seeds = range(_MOST_SEEDS * n_draws)
+    pairs = (drawn(group, n_clips, np.random.default_rng(seed)) for seed in seeds)
+    yield from itertools.islice((pair for pair in pairs if len(pair[1])), n_draws)
+
+
 def compared(options: Learning, files: MachineFiles) -> Iterator[list[str]]:
     """Yield a row for each draw of clips that are learnt."""
     old = fitted(files, options.train_clips)
@@ -124,8 +130,7 @@ def compared(options: Learning, files: MachineFiles) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "old.detector"
         old.save(path)
-        for draw in range(options.draws):
-            first, rest = drawn(group, options.clips, np.random.default_rng(draw))
+        for first, rest in draws_of(group, options.clips, options.draws):
             new = learn(path, [normal[i] for i in first])
             versions = [old, new.detector]
             yield [

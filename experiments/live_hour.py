@@ -24,7 +24,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.machines import Recordings, chosen, fitted
+from experiments.machines import Recordings, chosen, command, fitted
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import readable_errors
@@ -32,11 +32,10 @@ from gammavae_jax.data.audio.files import read_recording
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.process import limit_blas_threads
-from gammavae_jax.scoring.alarm_policy import AlarmState
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy, AlarmState
 
 HOUR = ("normal", 30), ("anomaly", 20), ("normal", 10)  # minutes
-MINUTES = 10  # of a recording
-_COMMAND = "import sys; from gammavae_jax.cli.main import main; sys.exit(main())"
+N_RECORDINGS = 6
 
 Entries = list[list[Any]]  # for each recording: score, p-value, alarm and its events
 
@@ -55,21 +54,24 @@ def write_hour(files: MachineFiles, folder: Path) -> list[Path]:
     for label, minutes in HOUR:
         read = list(map(read_recording, chosen(files, "test", "source", label)))
         sample_rate = read[0].sample_rate
-        n_clips = round(60 * minutes * sample_rate / len(read[0].waveform))
-        parts += [read[i].waveform for i in rng.integers(len(read), size=n_clips)]
-    samples, paths = np.concatenate(parts), []
-    n_samples = 60 * MINUTES * sample_rate
-    for number, first in enumerate(range(0, len(samples), n_samples)):
-        paths.append(folder / f"{MINUTES * number:02}.wav")
-        part = samples[first : first + n_samples]
-        soundfile.write(paths[-1], part, sample_rate, "PCM_16")
+        missing = round(60 * minutes * sample_rate)
+        while missing:
+            clip = read[rng.integers(len(read))].waveform[:missing]
+            parts.append(clip)
+            missing -= len(clip)
+    recordings, paths = np.split(np.concatenate(parts), N_RECORDINGS), []
+    for number, samples in enumerate(recordings):
+        paths.append(folder / f"{60 // N_RECORDINGS * number:02}.wav")
+        soundfile.write(paths[-1], samples, sample_rate, "PCM_16")
         os.utime(paths[-1], (number, number))  # a watch scores the oldest first
     return paths
 
 
-def in_python(detector: AnomalyDetector, paths: list[Path], rate: float) -> Entries:
+def in_python(
+    detector: AnomalyDetector, paths: list[Path], policy: AlarmPolicy
+) -> Entries:
     """Return the result of each recording, computed in this process."""
-    policy, state, entries = detector.alarm_policy(rate), AlarmState(), []
+    state, entries = AlarmState(), []
     for verdict in detector.score_recordings(paths):
         named = verdict._replace(name=Path(verdict.name).name)
         state, events = policy.follow(state, named)
@@ -83,13 +85,10 @@ def by_watch(path: Path, folder: Path, rate: float) -> Entries:
     """Return the result of each recording in a folder, as printed by a watch."""
     state = folder.with_name(f"state-{rate:g}.jsonl")
     options = ["--once", "--settle", "0.1", "--json", "-", "--state", state]
-    ended = subprocess.run(
-        command("watch", folder, "--detector", path, rate, *options),
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    given = command("watch", folder, "--detector", path, *rate_option(rate), *options)
+    ended = subprocess.run(**given, check=False, capture_output=True)
+    if ended.returncode:
+        raise RuntimeError(f"gammavae watch failed: {ended.stderr}")
     events = map(json.loads, ended.stdout.splitlines())
     return [result_of(event) for event in events if event["event"] == "recording"]
 
@@ -102,16 +101,30 @@ def by_service(path: Path, recordings: list[Path], rate: float) -> Entries:
 
 @contextmanager
 def service(path: Path, rate: float) -> Iterator[str]:
-    """Run `gammavae serve` during a `with` block and yield its URL."""
-    arguments = command("serve", "--detector", path, rate, "--port", 0)
-    output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(arguments, text=True, **output) as process:
+    """Run `gammavae serve` during a `with` block and yield its URL.
+
+    Raises:
+        RuntimeError: the service does not start; it prints the reason.
+    """
+    limits = ["--max-megabytes", 200, "--max-seconds", 3600]
+    given = command(
+        "serve", "--detector", path, *rate_option(rate), "--port", 0, *limits
+    )
+    with subprocess.Popen(**given, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             lines = (line.split("serving at ") for line in process.stdout)
-            yield next(line[1].split()[0] for line in lines if len(line) > 1)
+            found = next((line[1].split()[0] for line in lines if len(line) > 1), None)
+            if found is None:
+                raise RuntimeError("gammavae serve did not start")
+            yield found
         finally:
             process.terminate()
+
+
+def rate_option(rate: float) -> list[str]:
+    """Return the option for a number of false alarms per day."""
+    return ["--false-alarms-per-day", f"{rate:g}"]
 
 
 def posted(url: str, recording: Path) -> dict[str, Any]:
@@ -121,23 +134,6 @@ def posted(url: str, recording: Path) -> dict[str, Any]:
     request.add_header("Content-Type", "application/octet-stream")
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)
-
-
-def command(name: str, *arguments: Any) -> list[str]:
-    """Return a `gammavae` command.
-
-    A float becomes the option `--false-alarms-per-day` with this value.
-    """
-    given = [
-        text
-        for value in arguments
-        for text in (
-            ["--false-alarms-per-day", f"{value:g}"]
-            if isinstance(value, float)
-            else [str(value)]
-        )
-    ]
-    return [sys.executable, "-c", _COMMAND, name, *given]
 
 
 def result_of(answer: dict[str, Any]) -> list[Any]:
@@ -160,10 +156,11 @@ def compare(
         recordings = write_hour(files, folder)
         for rate in map(float, rates):
             try:
-                expected = in_python(detector, recordings, rate)
+                policy = detector.alarm_policy(rate)
             except InputError as error:
                 yield f"{files.machine}, {rate:g} per day: refused: {error}"
                 continue
+            expected = in_python(detector, recordings, policy)
             watched = by_watch(path, folder, rate)
             served = by_service(path, recordings, rate)
             for name, found in (("watch", watched), ("serve", served)):

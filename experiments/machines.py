@@ -1,9 +1,10 @@
 """What the experiments on alarms share: recordings, and a detector of each machine."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -29,6 +30,13 @@ class Recordings:
         """List the recordings of these machines; see `find_all` for errors."""
         names = self.machines or tuple(find_machines(self.data_root))
         return find_all(Source(self.data_root, names))
+
+
+def command(*arguments: Any) -> dict[str, Any]:
+    """Return the arguments of `subprocess.run` that start `gammavae` in any folder."""
+    program = [sys.executable, "-m", "gammavae_jax.cli.main", *map(str, arguments)]
+    path = os.pathsep.join(filter(None, sys.path))
+    return {"args": program, "env": {**os.environ, "PYTHONPATH": path}, "text": True}
 
 
 def chosen(files: MachineFiles, split: str, domain: str, label: str) -> list[Path]:

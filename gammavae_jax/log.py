@@ -58,6 +58,16 @@ class Log:
         self.say(message)
         self.notes.append(message)
 
+    @property
+    def _is_live(self) -> bool:
+        """Whether the console can replace a line.
+
+        While Rich does so, it sends everything that is printed to this console, so a
+        quiet console must not.
+        """
+        console = self.console
+        return console.is_interactive and not (console.quiet or console.is_jupyter)
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Measure the block's duration and add it to the total time of a stage."""
@@ -72,7 +82,7 @@ class Log:
 
         Use it for work whose progress cannot be measured, such as compilation.
         """
-        if not self.console.is_terminal or self.console.is_jupyter:
+        if not self._is_live:
             self.say(work)
             yield
             return
@@ -96,7 +106,7 @@ class Log:
             # Rich's bar would need ipywidgets.
             yield _lines(title, total, done, _changing_line(), seconds_between=0.5)
             return
-        if not self.console.is_terminal:
+        if not self._is_live:
             yield _lines(title, total, done, self.say)
             return
         with Progress(

@@ -19,10 +19,9 @@ from gammavae_jax.presets import preset
 
 # JAX reads this when it first looks for devices, not when it is imported. Most programs
 # run only once, so compiling them quickly matters more than how fast they run. The
-# processes of tests/end_to_end use the default flags.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1",
+# processes that `support.processes` and `support.clusters` start use default flags.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
 )
 
 # Use the same examples every time, so that failures are reproducible. To search for new

@@ -200,12 +200,12 @@ def growth_figures():
     }
 
 
-def test_the_page_names_what_grows_faster_than_in_proportion(growth_figures):
+def test_the_page_names_what_grows_faster_than_linearly(growth_figures):
     page = growth_page(growth_figures)
     assert (
-        "**The work of `gammavae fit` grows faster than linearly** (slope 1.26). Cause: "
-        "finding linked clips (100 CPU s, slope 2.00), because every pair of training "
-        "clips is compared"
+        "**The work of `gammavae fit` grows faster than linearly** (slope 1.26). "
+        "Cause: finding linked clips (100 CPU s, slope 2.00), because every pair of "
+        "training clips is compared"
     ) in page
     assert "The memory of `gammavae fit` grows" in page
     assert "gammavae score` grows" not in page

@@ -28,6 +28,17 @@ def plain_log(width=80):
     return Log(Console(file=io.StringIO(), width=width))
 
 
+def terminal_log(quiet=False, TERM="xterm"):
+    """Return a log whose console believes that it is a terminal."""
+    options = {"force_terminal": True, "width": 100, "_environ": {"TERM": TERM}}
+    return Log(Console(file=io.StringIO(), quiet=quiet, **options))
+
+
+def plain(text) -> str:
+    """Remove the codes for colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
 def text_of(log) -> str:
     assert isinstance(log.console.file, io.StringIO)
     return log.console.file.getvalue()
@@ -109,7 +120,7 @@ def test_a_stage_that_is_already_done_prints_nothing():
 
 
 def test_on_a_terminal_progress_is_a_bar():
-    log = Log(Console(file=io.StringIO(), force_terminal=True, width=100))
+    log = terminal_log()
     with log.progress("epochs", 4, done=1) as advance:
         advance("loss 1")
         advance("loss 0.5")
@@ -122,14 +133,38 @@ def test_on_a_terminal_progress_is_a_bar():
 
 
 def test_on_a_terminal_work_of_unknown_length_shows_that_time_passes():
-    log = Log(Console(file=io.StringIO(), force_terminal=True, width=100))
+    log = terminal_log()
+    passed = re.compile(r"compiling \[x\] 0:00:0[1-9]")
     with log.busy("compiling [x]"):
-        deadline = time.monotonic() + 10
-        while "0:00:01" not in text_of(log) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 9
+        while not passed.search(plain(text_of(log))) and time.monotonic() < deadline:
             time.sleep(0.05)
         log.say("a message above the line")
-    assert "compiling [x] 0:00:01" in re.sub(r"\x1b\[[0-9;]*m", "", text_of(log))
+    assert passed.search(plain(text_of(log)))
     assert "a message above the line" in text_of(log)
+
+
+def test_an_error_during_work_of_unknown_length_is_raised_and_gives_the_cursor_back():
+    log = terminal_log()
+    with pytest.raises(ValueError, match="no memory"), log.busy("compiling"):
+        raise ValueError("no memory")
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert text_of(log).rindex(shown) > text_of(log).rindex(hidden)
+
+
+@pytest.mark.parametrize("stage", ["busy", "progress"])
+def test_a_quiet_log_does_not_take_over_what_others_print(stage, capsys):
+    log = terminal_log(quiet=True)
+    with log.busy("compiling") if stage == "busy" else log.progress("epochs", 3):
+        print("printed by another library")
+    assert capsys.readouterr().out == "printed by another library\n"
+    assert text_of(log) == ""
+
+
+def test_a_terminal_that_cannot_replace_a_line_gets_it_before_the_work():
+    log = terminal_log(TERM="dumb")
+    with log.busy("compiling"):
+        assert text_of(log) == "compiling\n"
 
 
 def test_without_a_terminal_work_of_unknown_length_is_one_line():

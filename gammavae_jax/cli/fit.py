@@ -147,7 +147,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Demo:
-    """Show the whole workflow on a synthetic fan; this takes about a minute or two."""
+    """Show the whole workflow on a synthetic fan; this takes one to two minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """Folder to create for the recordings, the detector and the report."""

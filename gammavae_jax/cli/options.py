@@ -125,8 +125,8 @@ class LiveOptions:
     """Raise an alarm if K of the last N segments are above the threshold, such as 5/6.
     """
     hold: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
-    """After an alarm, hold back further alarms for this time. An alarm that is still
-    active when this time ends is reported then."""
+    """After an alarm, hold back further alarms for this time. One that is still active
+    when this time ends is reported then."""
 
     @property
     def has_policy(self) -> bool:

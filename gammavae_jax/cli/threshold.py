@@ -49,7 +49,8 @@ class Threshold:
 
         Raises:
             InputError: the detector is unreadable or its thresholds are not conformal,
-                the rate is out of range, or a run's checkpoint would be changed.
+                the rate is out of range, a run's detector would be changed, or --json
+                names a file in a detector that is replaced.
         """
         self._check()
         prepare(models_in_checkpoint(self.detector))

@@ -20,8 +20,9 @@ from gammavae_jax.errors import printable
 # The levels of real machines' test clips, both normal and anomalous, lie up to 2.4 dB
 # outside the range of the training clips' levels.
 _MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
-# The median level of ten real recordings lies at least 3 dB inside that range.
+# The median level of ten real recordings lies at least 3 dB inside the training range.
 _MANY, _MOST_DB_OF_MANY = 10, 1.0
+_QUIETER, _LOUDER = "quieter", "louder"
 # Recordings are cut into clips of 0.75 to 1.5 times the nominal length.
 _SHORTEST, _LONGEST = 0.7, 1.6
 
@@ -97,6 +98,7 @@ class RecordedConditions(NamedTuple):
     log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # one per clip
     formats: Collection[tuple[int, int]]  # see `Clips`
     levels: Sequence[ChannelLevels | None]  # one per recording
+    recording: Sequence[int] | None = None  # of each clip; None: one clip each
 
 
 def notes_on(
@@ -126,10 +128,10 @@ def notes_on(
         if old is not None:
             found |= _channels(old, new.formats, config)
             found |= _length(old, new.log_mels, config)
-            level = _level(old, new.log_mels, len(new.levels))
+            level = _level(old, new)
             # A dead channel, or bands above half the sample rate, are always quiet.
             if "dead" in found or min(rates, default=math.inf) < config.sample_rate:
-                level.pop("quieter", None)
+                level = {n: text for n, text in level.items() if _QUIETER not in n}
             found |= level
         prefix = f"{printable(machine)}: " if len(recorded) > 1 else ""
         notes |= {f"{kind} {machine}": prefix + note for kind, note in found.items()}
@@ -223,28 +225,34 @@ def _length(
     }
 
 
-def _level(
-    trained: Conditions,
-    log_mels: Sequence[Float[np.ndarray, "_ mel"]],
-    n_recordings: int,
-) -> dict[str, str]:
-    levels = np.array([np.mean(log_mel) for log_mel in log_mels])
+def _level(trained: Conditions, new: RecordedConditions) -> dict[str, str]:
+    """Report recordings whose level is outside the range of the training clips."""
+    levels = np.array([np.mean(log_mel) for log_mel in new.log_mels])
     quietest, loudest = trained.level
-    for change, beyond in (
-        ("quieter", quietest - levels),
-        ("louder", levels - loudest),
-    ):
-        middle, most = float(np.median(beyond)), float(beyond.max())
+    beyond = {_QUIETER: quietest - levels, _LOUDER: levels - loudest}
+    remedy = "check the microphone and its gain, or refit if they were changed"
+    for change, of_clips in beyond.items():
+        middle, most = float(np.median(of_clips)), float(of_clips.max())
         if middle > _MOST_DB or most > _MOST_DB_OF_ONE:
             by = middle if middle > _MOST_DB else most
-            which = f"recordings are {by:.0f} dB {change}"
-        elif n_recordings >= _MANY and middle > _MOST_DB_OF_MANY:
-            which = f"most recordings are {change}"
-        else:
-            continue
-        remedy = "check the microphone and its gain, or refit if they were changed"
-        return {change: f"{which} than any training recording: {remedy}"}
+            which = f"recordings are {by:.0f} dB {change} than any training recording"
+            return {change: f"{which}: {remedy}"}
+    for change, of_clips in beyond.items():
+        of_each = _medians(of_clips, new.recording)
+        if len(of_each) >= _MANY and np.mean(of_each > _MOST_DB_OF_MANY) > 0.5:
+            which = f"most recordings are {change} than any training recording"
+            return {f"slightly {change}": f"{which}: {remedy}"}
     return {}
+
+
+def _medians(
+    of_clips: Float[np.ndarray, "clip"], recording: Sequence[int] | None
+) -> Float[np.ndarray, "recording"]:
+    """Return the median over the clips of each recording."""
+    if recording is None:
+        return of_clips
+    numbers = np.asarray(recording)
+    return np.array([np.median(of_clips[numbers == n]) for n in np.unique(numbers)])
 
 
 def _either(numbers: Sequence[int]) -> str:

@@ -109,9 +109,9 @@ class Placement(ABC):
         """Return a compiled program that applies a one-model function to all models.
 
         Args:
-            function: takes arrays without `member` and `machine` axes. Equal
-                `HashablePartial`s are traced and compiled only once for arguments of
-                the same shapes, even by several placements of the same class.
+            function: takes arrays without `member` and `machine` axes. Equal instances
+                of `HashablePartial` are compiled only once for each combination of
+                argument shapes, even by several placements of the same class.
             kinds: the kind of each argument.
             donate: the positions of arguments of kind "model" whose memory the results
                 may reuse.

@@ -40,7 +40,7 @@ _HIGHEST_RATE = 0.5  # higher false-alarm rates are not suggested
 
 
 class Outcome(enum.StrEnum):
-    """The answer to whether a detector is good enough for a fault."""
+    """The conclusion on whether a detector detects a fault well enough."""
 
     GOOD_ENOUGH = "good enough"
     TOO_FEW = "too few recordings"

@@ -50,7 +50,7 @@ class Share(NamedTuple):
         return low, high
 
     def of_total(self, total: int) -> "Share":
-        """Return a share with the same rate, scaled to a different total number."""
+        """Return a share with the same rate among a different number of recordings."""
         return Share(self.rate * total, total)
 
 

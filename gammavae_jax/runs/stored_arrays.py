@@ -55,7 +55,7 @@ class Unreadable(InputError):
 
 
 def marker(path: Path) -> Path:
-    """Return the path of the marker for the arrays in folder `path`."""
+    """Return the path of the JSON file that describes the arrays in folder `path`."""
     return path.with_name(f"{path.name}.json")
 
 

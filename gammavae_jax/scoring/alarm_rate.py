@@ -41,7 +41,7 @@ def chance_of_alarm(
         n_recordings: the number of independent held-out recordings.
         correlation: the correlation of two segments' normal scores, in [0, 1).
         k: the number of segments that must count.
-        n: the number of segments in a run.
+        n: the number of consecutive segments that are considered.
     """
     law = rank, n_recordings + 1 - rank
     ends = scipy.stats.beta.ppf([_TAIL, 1 - _TAIL], *law)
@@ -81,7 +81,8 @@ def cautious_correlation(
     Args:
         sequences: the scores of held-out segments, one array per sequence.
         n_recordings: the number of independent held-out recordings.
-        n: the number of segments in a run; a shorter sequence is one run.
+        n: the number of consecutive segments that are considered, or all segments of a
+            shorter sequence.
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     n = min(n, longest)

@@ -40,8 +40,8 @@ class ClipScorer:
             clips: the clips of each machine, by the machine's index in the detector.
 
         Returns:
-            Arrays `seed machine clip`, with the machines in the given order. The
-            values of padding are undefined.
+            Each score's array `seed machine clip`, with the machines in the given
+            order. The values of padding are undefined.
         """
         n_context = self.detector.config.features.n_context
         arrays = _rounded_up(stack_clips(list(clips.values()), n_context))

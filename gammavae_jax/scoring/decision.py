@@ -254,7 +254,7 @@ def judge_held_out(
         loaded: the training recordings of each machine.
 
     Raises:
-        InputError: some training clips were not held out, or training failed.
+        InputError: thresholds are not conformal, or a training clip has no score.
     """
     calibration = detector.calibration.get(detector.config.score)
     scored, names = [], machine_names(detector)
@@ -264,8 +264,8 @@ def judge_held_out(
         is_conformal = detector.config.scoring.threshold == "conformal"
         if scores is None or not is_conformal or np.isnan(scores).any():
             raise InputError(
-                f"{name}: not every training clip was held out, or training failed: "
-                "use train.split=folds and scoring.threshold=conformal"
+                f"{name}: the training recordings have no conformal p-values: use "
+                "train.split=folds and scoring.threshold=conformal"
             )
         scored.append((number, recordings, scores))
     return judge_recordings(detector, scored, is_training=True)

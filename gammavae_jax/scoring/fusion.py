@@ -83,10 +83,10 @@ class Standard(NamedTuple):
 def standard_of(
     name: str, calibration: Float[np.ndarray, "*model held_out"]
 ) -> Standard:
-    """Return a score's mean and standard deviation on held-out clips, ignoring NaN.
+    """Return a score's mean and unit on held-out clips, ignoring NaN.
 
-    If all held-out scores are equal up to rounding, the unit is a thousandth of their
-    mean, or the rounding error of scores near 0 if that is larger.
+    The unit is the standard deviation, but at least a thousandth of the mean. If all
+    held-out scores are equal, it is also at least the rounding error of scores near 0.
     """
     held_out = ~np.isnan(calibration)
     # A diverged model has no scores, so its count would be 0.

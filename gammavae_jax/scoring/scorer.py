@@ -271,7 +271,7 @@ def _described(
 def model_free_statistics(
     config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> dict[str, Float[Array, "_"]]:
-    """Return the statistics of a clip's log-mel by name; see `data.statistics`."""
+    """Return the statistics, by name, of a clip's log-mel; see `data.statistics`."""
     log_mel = data.log_mel[clip]
     n_edge = edge_frames(config.features)
     is_whole = statistics.whole_frames(log_mel.shape[0], data.n_frames[clip], n_edge)
@@ -286,7 +286,7 @@ def model_free_statistics(
 def model_statistics(
     config: Config, output: ModelOutput, weight: Float[Array, "window"]
 ) -> dict[str, Float[Array, "_"]]:
-    """Return the statistics of the model's output for a clip by name."""
+    """Return the statistics, by name, of the model's output for a clip."""
     sizes = config.features.n_mels, config.features.n_context
     residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
     # The difference is in dB, unlike the residual of a power likelihood.

@@ -249,9 +249,9 @@ def clusters_of_clips(
 ) -> Int[np.ndarray, "clip"]:
     """Cluster similar clips; return the number of each clip's cluster.
 
-    Clustering by average linkage joins clips that are less than `distance` times the
-    median distance apart. A cluster larger than two folds is split again, based on the
-    median distance within the cluster.
+    Average linkage joins clusters whose mean distance is at most `distance` times the
+    median distance between clips. A cluster larger than two folds, or than half of all
+    clips, is split again, based on the median distance within the cluster.
     """
     n_clips = len(statistic)
     largest = max(1.0, n_clips * min(0.5, _LARGEST_SHARE / n_folds))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.learning import compared, drawn, parse
+from experiments.learning import compared, drawn, draws_of, parse
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
@@ -20,6 +20,14 @@ def test_learnt_clips_and_the_others_are_of_different_groups(sizes):
         # About half of the groups are for learning, unless they have too few clips.
         n_groups = len(sizes) - len(set(group[rest]))
         assert n_groups == len(sizes) // 2 or n_known - max(sizes) < 10
+
+
+def test_draws_that_leave_no_other_clips_are_replaced():
+    group = np.repeat(np.arange(3), (1, 1, 10))  # if the last is drawn, few others stay
+    draws = list(draws_of(group, 10, 5))
+    assert 0 < len(draws) <= 5
+    assert all(len(rest) for _, rest in draws)
+    assert list(draws_of(np.zeros(10, int), 10, 5)) == []
 
 
 @pytest.mark.slow

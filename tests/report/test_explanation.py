@@ -260,7 +260,8 @@ def test_an_unknown_score_or_a_short_clip_is_refused(made):
 def test_a_statistic_without_a_rule_for_drawing_it_is_refused(made):
     log_mel, features = one(5), np.zeros((2, 128), np.float32)
     scorer = jax.tree.map(lambda leaf: leaf[:1, 0], made.detector.scorer)
-    view = view_clip(made.detector.config, scorer, log_mel, ("mse",))
+    members = view_clip(made.detector.config, scorer, log_mel, ("mse",))
+    view = jax.tree.map(lambda leaf: leaf[0], members)
     with pytest.raises(ValueError, match="no rule for drawing the statistic 'median'"):
         of_model_free("median", log_mel, features, view)
 

@@ -114,9 +114,11 @@ def closed_head(head: bytes, n_bytes: int) -> bytes | None:
 
 
 def lacks_samples(path: str | os.PathLike[str]) -> bool:
-    """Return whether a header lacks a length, or claims more samples than exist.
+    """Return whether a recording seems incomplete, judging by its header.
 
-    Return False for a file that cannot be read or has another format.
+    This is the case if the file is empty, if the header states no length, or if a WAV
+    header claims more samples than the file contains. Return False for a file that
+    cannot be read or has another format.
     """
     try:
         with open_regular(path) as file:

@@ -184,7 +184,10 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Verify the archive by its published checksum or its internal checksums."""
+        """Verify the archive against its published checksum.
+
+        If none was published, verify the zip archive's internal checksums instead.
+        """
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with open_regular(self.part) as file:
             if published is None:

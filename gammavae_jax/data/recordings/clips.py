@@ -84,7 +84,7 @@ def cut_blocks(
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the number of samples per clip; reject clips too short for a window."""
+    """Return the number of samples per clip; reject clips below 1.5 windows."""
     least = 1.5 * samples_needed(config) / config.sample_rate
     if not least <= clip_seconds < math.inf:
         raise InputError(
@@ -132,7 +132,8 @@ class LoadedRecordings(NamedTuple):
     @property
     def recorded(self) -> RecordedConditions:
         """The properties that are compared with those of the training recordings."""
-        return RecordedConditions(self.clips.log_mels, self.clips.formats, self.levels)
+        clips, numbers = self.clips, self.recording.tolist()
+        return RecordedConditions(clips.log_mels, clips.formats, self.levels, numbers)
 
     def clip_name(self, clip: int) -> str:
         """Return the recording's name, with a part number if the recording was cut."""
