@@ -196,7 +196,7 @@ def _refitted(
     conditions = training_conditions(config, train, examples.split, log)
     clips = examples.arrays.clips
     _, placement, data, split = place_examples(config, examples)
-    with placement:
+    with placement, log.busy("calibrating the scores"):
         scorer = placement.put(detector.scorer, "model")
         if any(name.startswith("mahalanobis") for name in config.computed_scores):
             window_use = placement.put(split.window_use, "model")
