@@ -178,7 +178,7 @@ class FaultCheck(NamedTuple):
         if the thresholds are not conformal.
         """
         known = {v.p_value for v in self.faulty if math.isfinite(v.p_value)}
-        for rate in sorted({math.ceil(round(1000 * p, 6)) / 1000 for p in known}):
+        for rate in sorted({math.ceil(1000 * p) / 1000 for p in known}):
             found = self.at_rate(rate)
             if rate <= _HIGHEST_RATE and found.detected.interval[0] >= LEAST_DETECTED:
                 return found

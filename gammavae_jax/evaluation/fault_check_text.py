@@ -206,5 +206,6 @@ def _detector_remedies(check: FaultCheck) -> Iterator[str]:
         "Train with other statistics: `--set 'scoring.fused=[\"maximum_varmin\"]'` "
         "detects short clicks best."
     )
-    if best is not None and best.false_alarm_rate > now.false_alarm_rate:
+    is_open = now.outcome is not Outcome.NOT_DETECTABLE
+    if is_open and best is not None and best.false_alarm_rate > now.false_alarm_rate:
         yield f"Accept more false alarms: {_of_rate(best)}"

@@ -24,6 +24,9 @@ _NO_VALUE = 255
 _MAX_COLUMNS = 800
 _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
 _STEP_OF_DEVIATIONS = 0.05  # standard deviations
+# In sounds unlike all training clips, a model may be wrong by hundreds of dB, and a
+# scale that included this would hide everything else.
+_LARGEST, _LARGEST_OF_DEVIATIONS = 40.0, 20.0
 _LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
 _EDGE_OF_BANDS = 0.3  # a region ends at a band below this fraction of the strongest
@@ -95,10 +98,11 @@ def _model_pictures(
     """Encode the residual, and the reconstruction if the page cannot derive it."""
     residual, unit = _pooled(explanation.residual, n_pooled), explanation.residual_unit
     if unit == DECIBELS:
-        return {"residual": {"unit": unit, **_signed(residual, _STEP)}}
+        return {"residual": {"unit": unit, **_signed(residual, _STEP, _LARGEST)}}
     rebuilt = _pooled(explanation.reconstruction, n_pooled)
+    limits = _STEP_OF_DEVIATIONS, _LARGEST_OF_DEVIATIONS
     return {
-        "residual": {"unit": unit, **_signed(residual, _STEP_OF_DEVIATIONS)},
+        "residual": {"unit": unit, **_signed(residual, *limits)},
         "reconstruction": _levels(rebuilt, low, high, _STEP),
     }
 
@@ -161,11 +165,15 @@ def _levels(
 
 
 def _signed(
-    values: Float[np.ndarray, "column mel"], smallest_step: float
+    values: Float[np.ndarray, "column mel"], smallest_step: float, largest: float
 ) -> dict[str, Any]:
-    """Encode residuals on a symmetric scale and clip the few largest ones."""
+    """Encode residuals on a symmetric scale, which ends at `largest` at most.
+
+    The few residuals beyond the scale are clipped.
+    """
     finite = values[np.isfinite(values)]
-    high = max(float(np.quantile(np.abs(finite), 0.995)), smallest_step)
+    usual = min(float(np.quantile(np.abs(finite), 0.995)), largest)
+    high = max(usual, smallest_step)
     return _levels(values, -high, high, smallest_step)
 
 

@@ -137,7 +137,8 @@ class FittedDetector(DetectorState):
 
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         verdicts = judge_recordings(self.detector_, scored)
-        write_recordings_report(Path(path), self.detector_, scored)
+        with self._log.busy("explaining the scores"):
+            write_recordings_report(Path(path), self.detector_, scored)
         return ReportedVerdicts(verdicts, Path(path).absolute())
 
     def explain(

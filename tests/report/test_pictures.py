@@ -127,6 +127,19 @@ def decoded(picture, n_bands):
     return np.where(codes == 255, np.nan, values).reshape(-1, n_bands)
 
 
+@pytest.mark.parametrize(("unit", "most"), [("dB", 40), ("standard deviations", 20)])
+def test_a_stretch_where_the_model_is_far_off_does_not_hide_the_rest(unit, most):
+    residual = np.full((40, 128), 3.0)
+    residual[10:20] = 300.0
+    parts = (Part("mse", 51.2, True),)
+    explanation = Explanation(residual, residual, unit, 0 * residual, parts)
+    made = picture_payload(explanation, residual, Sound(None, 16000), Config())
+    shown = decoded(made["residual"], 128)
+    assert made["residual"]["high"] == most
+    np.testing.assert_allclose(shown[:10], 3.0, atol=0.26)
+    assert np.all(shown[10:20] > most - 0.26)
+
+
 @pytest.mark.parametrize("unit", ["dB", "standard deviations"])
 def test_a_reconstruction_is_sent_unless_the_residual_in_decibels_gives_it(unit):
     rng = np.random.default_rng(0)
