@@ -167,6 +167,15 @@ def test_a_terminal_that_cannot_replace_a_line_gets_it_before_the_work():
         assert text_of(log) == "compiling\n"
 
 
+def test_on_a_terminal_finished_work_turns_no_more_and_sends_no_control_characters():
+    log = terminal_log()
+    with log.busy("scoring fan\x1b[2J"):
+        pass
+    *_, last = text_of(log).split("scoring fan")
+    assert last.startswith(r"\x1b[2J")
+    assert not re.search("[\u2800-\u28ff]", last), "the spinner is gone"
+
+
 def test_without_a_terminal_work_of_unknown_length_is_one_line():
     log = plain_log()
     with log.busy("compiling [x]"):

@@ -472,3 +472,15 @@ def test_the_built_in_sounds_have_different_lengths_from_the_shortest(detector):
     assert max(np.abs(sound).max() for sound in waves) < 2
     for sound, again in zip(waves, built_in(machine).waves, strict=True):
         np.testing.assert_array_equal(sound, again)
+
+
+def test_a_file_whose_scores_are_not_numbers_is_not_written(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "gammavae_jax.export.checked_files.onnx_scores",
+        lambda content, waves: np.full(len(waves), np.nan, np.float32),
+    )
+    with pytest.raises(InputError, match="differ from the JAX scores by nan"):
+        Export(checkpoint, tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()

@@ -60,6 +60,13 @@ def test_recordings_like_those_of_the_training_give_no_note(recordings):
     assert notes(recordings) == {}
 
 
+def test_many_clips_of_one_recording_do_not_count_as_many_recordings():
+    (source,) = find_recordings([noise(9, 20.0, gain=1.26)], RATE)
+    loaded = load_recordings([source], BANK, FEATURES, 2.0)
+    assert len(loaded.clips.log_mels) == 10
+    assert notes_on({"fan": loaded.recorded}, TRAINED, FEATURES) == {}
+
+
 @pytest.mark.parametrize(
     ("recordings", "kind", "message"),
     [

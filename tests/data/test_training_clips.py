@@ -108,3 +108,18 @@ def test_copies_are_found_whatever_their_names_are():
     log_mels = tuple(mel + np.float32(0.1) for mel in known.clips.log_mels)
     changed = known._replace(clips=known.clips._replace(log_mels=log_mels))
     assert not find_copies(kept(known), changed).any()
+
+
+def test_a_copy_may_be_rounded_differently_by_another_computer():
+    known = loaded(1, (1, 3))
+    log_mels = tuple(mel + np.float32(0.004) for mel in known.clips.log_mels)
+    rounded = known._replace(clips=known.clips._replace(log_mels=log_mels))
+    assert find_copies(kept(known), rounded).all()
+
+
+def test_recordings_that_only_begin_alike_are_not_copies():
+    known = loaded(1, (1,))
+    (log_mel,) = known.clips.log_mels
+    log_mels = (np.concatenate([log_mel[:1], log_mel[1:] + np.float32(1)]),)
+    other = known._replace(clips=known.clips._replace(log_mels=log_mels))
+    assert not find_copies(kept(known), other).any()

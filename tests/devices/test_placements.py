@@ -131,6 +131,39 @@ def test_a_queue_uses_every_device():
     assert len(set(queue(7, n_devices=4).devices.values())) == 4
 
 
+def test_the_devices_of_a_queue_share_the_cores(monkeypatch):
+    monkeypatch.setattr("gammavae_jax.devices.assignment.available_cores", lambda: 8)
+    assert [queue(7, n_devices=n).n_threads for n in (1, 4)] == [8, 2]
+
+
+def test_closing_a_queue_cancels_the_calls_that_have_not_started(monkeypatch):
+    monkeypatch.setattr("gammavae_jax.devices.assignment.available_cores", lambda: 1)
+    placement, is_started, may_end = queue(3), threading.Event(), threading.Event()
+
+    def wait_for_the_end(value):
+        is_started.set()
+        assert may_end.wait(timeout=30)
+        return value
+
+    def waiting(value):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.pure_callback(wait_for_the_end, shape, value)
+
+    placed = placement.put(np.zeros(3, np.float32), "machine")
+    calls = placement.over_models(waiting, ["machine"])(placed).trees
+
+    def end_the_first():
+        deadline = time.monotonic() + 5
+        while not calls[0, 2].cancelled() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        may_end.set()
+
+    assert is_started.wait(timeout=30)
+    threading.Thread(target=end_the_first).start()
+    placement.close()
+    assert [calls[0, n].cancelled() for n in range(3)] == [False, True, True]
+
+
 def test_a_quick_model_ends_while_a_slow_one_of_the_same_call_runs(monkeypatch):
     monkeypatch.setattr("gammavae_jax.devices.assignment.available_cores", lambda: 2)
     placement, is_done = queue(2), threading.Event()

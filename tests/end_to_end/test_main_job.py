@@ -242,3 +242,14 @@ def test_an_evaluation_never_replaces_its_checkpoint(finished, data, refusal):
     assert "the checkpoint is inside" in message
     assert score_bytes(finished) == before
     assert (finished / "checkpoint" / "detector.json").exists()
+
+
+def test_a_page_has_the_pictures_of_recordings_that_were_moved(
+    finished, data, tmp_path
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    change_summary(copy, data_root=str(tmp_path / "gone"))
+    Report(copy, data_root=data).run()
+    _, clips, _ = page_parts((copy / "report.html").read_text())
+    assert len(clips) == 20

@@ -184,3 +184,9 @@ def test_the_lowest_rate_is_the_one_that_detects_enough_faults():
     assert check_fault(normal, rare, 0.1).lowest_rate is None
     unknown = check_fault(verdicts([1.0]), verdicts([1.0]), 0.1)
     assert unknown.lowest_rate is None
+
+
+def test_a_single_missing_threshold_is_refused():
+    normal = [*verdicts([1]), *verdicts([1], threshold=math.nan)]
+    with pytest.raises(InputError, match="no threshold for pump, because its training"):
+        check_fault(normal, verdicts([2]), 0.1)

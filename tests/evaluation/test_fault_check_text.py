@@ -160,3 +160,10 @@ def test_limits_of_an_auc_are_rounded_outwards():
     area = RocArea(0.95, 20, 20, 0.0, 0.0)
     low, high = area.interval
     assert auc_limits(area) == (f"{low - 0.005:.2f}", f"{high + 0.005:.2f}")
+
+
+def test_an_auc_that_may_be_above_one_half_is_not_blamed_on_swapped_folders():
+    deaf = check(HEALTHY, np.linspace(0, 58, 30))
+    assert deaf.detection.outcome is Outcome.NOT_DETECTABLE
+    assert deaf.detection.area.value < 0.5 < deaf.detection.area.interval[1]
+    assert "swapped" not in " ".join(advice(deaf))

@@ -12,7 +12,11 @@ from support.challenge_files import NAMES, evaluate_directory, write_truth
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import DOMAINS
-from gammavae_jax.evaluation.name_value_files import left_out_files, values_by_clip
+from gammavae_jax.evaluation.name_value_files import (
+    find_files,
+    left_out_files,
+    values_by_clip,
+)
 from gammavae_jax.evaluation.official import (
     arithmetic_mean,
     harmonic_mean,
@@ -332,6 +336,13 @@ def test_two_files_for_one_section_are_refused(tmp_path):
     (tmp_path / "anomaly_score_fan_section_00_test_seed1.csv").write_text("a.wav,1\n")
     with pytest.raises(InputError, match="for the same section: keep only one"):
         evaluate_directory(tmp_path)
+
+
+def test_a_file_of_a_whole_section_and_one_of_a_domain_are_refused(tmp_path):
+    for tail in ("", "_source"):  # in the order in which they are read
+        (tmp_path / f"anomaly_score_fan_section_00{tail}.csv").touch()
+    with pytest.raises(InputError, match="for the same section: keep only one"):
+        find_files(tmp_path, "anomaly_score")
 
 
 def test_a_score_file_without_machine_and_section_is_refused(tmp_path):

@@ -241,6 +241,17 @@ def test_only_recordings_scored_long_ago_and_removed_are_forgotten(path, monkeyp
     assert contained(path, A, ODD) == [True, False]
 
 
+def test_a_new_log_does_not_continue_the_alarms_of_a_removed_one(path):
+    fill(path, A)
+    with ScoredLog(path) as log:
+        AlarmMemory(log.alarms_path, {"fan": POLICY}).write({"fan": AlarmState()})
+    with ScoredLog(path) as log:
+        assert log.alarms_path.exists()
+    path.unlink()
+    with ScoredLog(path) as log:
+        assert not log.alarms_path.exists()
+
+
 def test_a_log_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="choose a writable file with --state"):
         ScoredLog(tmp_path / "missing" / "state.jsonl")

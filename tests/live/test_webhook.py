@@ -176,6 +176,12 @@ def test_credentials_in_the_url_are_sent_in_a_header_and_never_printed(receiver)
     assert messages == ["alarm not delivered to 127.0.0.1: fan, 0.wav (status 500)"]
 
 
+def test_a_user_name_without_a_password_is_sent(receiver):
+    server = receiver()
+    send(server.url.replace("http://", "http://me@"), alarm(0))
+    assert server.authorizations == ["Basic " + base64.b64encode(b"me:").decode()]
+
+
 def test_credentials_of_other_programs_are_not_sent(receiver, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

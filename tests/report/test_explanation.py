@@ -16,7 +16,7 @@ from gammavae_jax.models.layers import INPUTS, LIKELIHOOD, STANDARDISE
 from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
-from gammavae_jax.report.score_parts import of_model_free, view_clip
+from gammavae_jax.report.score_parts import ClipView, of_model_free, view_clip
 
 BANDED = [
     *("fusion_mean", "fusion_max", "fusion_min", "mse"),
@@ -276,3 +276,12 @@ def test_clips_of_new_lengths_compile_no_more_programs(made, caplog):
     with caplog.at_level("WARNING", "jax"), jax.log_compiles():
         explain_clip(made.detector, 0, 0, one(5, 65))
     assert "Compiling" in caplog.text
+
+
+def test_the_maximum_of_each_band_is_shown_at_its_own_time():
+    """The last frame is padding."""
+    log_mel, is_whole = np.array([[0.0, 5.0], [9.0, 1.0], [20.0, 20.0]]), np.ones(3)
+    is_whole[2] = 0
+    view = ClipView(**{**dict.fromkeys(ClipView._fields), "whole": is_whole})
+    weights = of_model_free("maximum", log_mel, np.zeros((1, 2)), view)
+    np.testing.assert_array_equal(weights, [[0, 1], [1, 0], [0, 0]])

@@ -172,6 +172,11 @@ def test_a_clip_is_found_by_name_or_by_machine_and_name():
         find_clip("fan 7", [machine("fan")])
 
 
+def test_a_whole_name_is_preferred_to_a_longer_name_with_the_same_beginning():
+    names = ("fan 10.wav", "fan 1.wav")
+    assert find_clip("fan 1", [machine("fan")._replace(names=names)]) == (0, 1)
+
+
 def test_data_cannot_end_its_script():
     payload = {"a": "</script><!--\u2028\u2029&"}
     written = json.dumps(payload, ensure_ascii=False)

@@ -23,6 +23,7 @@ from gammavae_jax.runs.result_files import (
     atomic_results,
     describe_environment,
     has_results,
+    remove_results,
 )
 from gammavae_jax.runs.resume import FolderObserver
 
@@ -162,6 +163,17 @@ def test_complete_results_count_even_if_a_kill_left_them_out_of_place(tmp_path):
     with pytest.raises(InputError, match="has results but no training state"):
         observer.begin()
     assert (out / ".results" / "summary.json").read_text() == "new"
+
+
+def test_removing_results_removes_those_that_a_kill_left_out_of_place(tmp_path):
+    out = tmp_path / "run"
+    write(out, "old")
+    for name in (".results", ".results-new"):
+        (out / name).mkdir()
+        (out / name / "summary.json").write_text("old")
+    remove_results(out)
+    assert not has_results(out)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_the_description_is_json_with_the_versions_and_devices_in_use():

@@ -279,6 +279,21 @@ def test_the_reconstruction_errors_of_old_and_new_clips_are_compared(
     assert "pump: advice" in capsys.readouterr().err
 
 
+def test_new_clips_are_compared_with_a_sample_of_many_training_clips(
+    detector, monkeypatch
+):
+    seen = []
+
+    def note(old, new, config):
+        seen.append((len(old), len(new)))
+        return ""
+
+    monkeypatch.setattr("gammavae_jax.scoring.learn.reconstruction_note", note)
+    monkeypatch.setattr("gammavae_jax.scoring.learn._ENOUGH_OLD", 5)
+    detector.partial_fit({"pump": LOAD[:6]}, sample_rate=RATE)
+    assert seen == [(4, 6)]  # every third of the twelve training clips
+
+
 def test_a_partial_fit_before_fit_is_a_full_fit(monkeypatch):
     monkeypatch.setattr(gv.AnomalyDetector, "fit", lambda self, *given: given)
     assert fast().partial_fit(NEW, [0] * 4, RATE, groups="abcd") == (

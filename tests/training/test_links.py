@@ -153,6 +153,16 @@ def test_copies_of_short_clips_share_audio_whatever_their_gain():
     assert pairs_of_shared(find_shared_audio(*of_waveforms(longer))) == expected
 
 
+@pytest.mark.parametrize(("decibels", "expected"), [(0.04, {(0, 1)}), (0.1, set())])
+def test_copies_of_short_clips_differ_by_at_most_a_twentieth_of_a_decibel(
+    decibels, expected
+):
+    one, other = random_walks(np.random.default_rng(0), 2, 20)
+    change = decibels * np.resize([1.0, -1.0], one.shape)
+    short = stacked([one, one + change, other])
+    assert pairs_of_shared(find_shared_audio(*short)) == expected
+
+
 def test_short_recordings_of_one_event_are_not_copies():
     """The same click, recorded again: only the noise 40 dB below it differs."""
     rng = np.random.default_rng(0)
