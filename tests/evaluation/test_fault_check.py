@@ -186,6 +186,13 @@ def test_the_lowest_rate_is_the_one_that_detects_enough_faults():
     assert unknown.lowest_rate is None
 
 
+def test_a_rounding_error_of_a_p_value_does_not_hide_the_lowest_rate():
+    faulty = verdicts(np.arange(10), p_values=[0.1 + 0.2] * 10)  # above 0.3
+    found = check_fault(verdicts(np.zeros(4), p_values=[0.9] * 4), faulty, 0.1)
+    assert found.lowest_rate is not None
+    assert found.lowest_rate.detected == (10, 10)
+
+
 def test_a_single_missing_threshold_is_refused():
     normal = [*verdicts([1]), *verdicts([1], threshold=math.nan)]
     with pytest.raises(InputError, match="no threshold for pump, because its training"):

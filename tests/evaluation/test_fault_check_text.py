@@ -96,6 +96,7 @@ def test_an_undetectable_fault_has_remedies():
     assert "Record for longer" in text
     assert "`--set 'scoring.fused=[\"maximum_varmin\"]'`" in text
     assert "swapped" not in text
+    assert "more false alarms" not in text  # "another threshold would not be enough"
     swapped = check(np.linspace(50, 80, 30), np.linspace(0, 60, 30))
     assert "the two folders are not swapped" in advice(swapped)[0]
 
