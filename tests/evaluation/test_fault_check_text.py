@@ -96,9 +96,15 @@ def test_an_undetectable_fault_has_remedies():
     assert "Record for longer" in text
     assert "`--set 'scoring.fused=[\"maximum_varmin\"]'`" in text
     assert "swapped" not in text
-    assert "more false alarms" not in text  # "another threshold would not be enough"
     swapped = check(np.linspace(50, 80, 30), np.linspace(0, 60, 30))
     assert "the two folders are not swapped" in advice(swapped)[0]
+
+
+def test_a_higher_rate_is_no_remedy_if_no_threshold_is_good_enough():
+    alike = check(np.linspace(40, 80, 30), np.linspace(50, 80, 30))
+    assert alike.lowest_rate is not None
+    assert conclusion(alike).startswith("Not detectable")
+    assert "more false alarms" not in " ".join(advice(alike))
 
 
 def test_faults_that_are_missed_with_a_low_auc_are_not_detectable():
