@@ -18,15 +18,14 @@ from jaxtyping import Float, Float32
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
-from gammavae_jax.report.explanation import DECIBELS, Explanation
+from gammavae_jax.report.explanation import DECIBELS, DEVIATIONS, Explanation
 
 _NO_VALUE = 255
 _MAX_COLUMNS = 800
 _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
-_STEP_OF_DEVIATIONS = 0.05  # standard deviations
-# In sounds unlike all training clips, a model may be wrong by hundreds of dB, and a
-# scale that included this would hide everything else.
-_LARGEST, _LARGEST_OF_DEVIATIONS = 40.0, 20.0
+# A residual's smallest step and the largest end of its scale. A model may be wrong by
+# hundreds of dB in unknown sounds, which must not hide everything else.
+_SCALES = {DECIBELS: (_STEP, 40.0), DEVIATIONS: (0.05, 20.0)}
 _LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
 _EDGE_OF_BANDS = 0.3  # a region ends at a band below this fraction of the strongest
@@ -97,14 +96,11 @@ def _model_pictures(
 ) -> dict[str, Any]:
     """Encode the residual, and the reconstruction if the page cannot derive it."""
     residual, unit = _pooled(explanation.residual, n_pooled), explanation.residual_unit
-    if unit == DECIBELS:
-        return {"residual": {"unit": unit, **_signed(residual, _STEP, _LARGEST)}}
-    rebuilt = _pooled(explanation.reconstruction, n_pooled)
-    limits = _STEP_OF_DEVIATIONS, _LARGEST_OF_DEVIATIONS
-    return {
-        "residual": {"unit": unit, **_signed(residual, *limits)},
-        "reconstruction": _levels(rebuilt, low, high, _STEP),
-    }
+    pictures = {"residual": {"unit": unit, **_signed(residual, *_SCALES[unit])}}
+    if unit != DECIBELS:
+        rebuilt = _pooled(explanation.reconstruction, n_pooled)
+        pictures["reconstruction"] = _levels(rebuilt, low, high, _STEP)
+    return pictures
 
 
 def _short(value: float) -> float:
@@ -167,13 +163,9 @@ def _levels(
 def _signed(
     values: Float[np.ndarray, "column mel"], smallest_step: float, largest: float
 ) -> dict[str, Any]:
-    """Encode residuals on a symmetric scale, which ends at `largest` at most.
-
-    The few residuals beyond the scale are clipped.
-    """
-    finite = values[np.isfinite(values)]
-    usual = min(float(np.quantile(np.abs(finite), 0.995)), largest)
-    high = max(usual, smallest_step)
+    """Encode residuals on a symmetric scale that covers nearly all of them."""
+    usual = float(np.quantile(np.abs(values[np.isfinite(values)]), 0.995))
+    high = max(min(usual, largest), smallest_step)
     return _levels(values, -high, high, smallest_step)
 
 

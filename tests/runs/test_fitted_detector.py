@@ -127,7 +127,9 @@ def test_fit_predict_finds_the_training_recording_that_stands_out():
 
 
 def test_fit_predict_needs_folds():
-    with pytest.raises(InputError, match=r"machine: .*no conformal .*train\.split=folds"):
+    with pytest.raises(
+        InputError, match=r"machine: .*no conformal .*train\.split=folds"
+    ):
         fast(preset="vae").fit_predict(NORMAL, sample_rate=RATE)
 
 
