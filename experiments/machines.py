@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import tyro
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from gammavae_jax.anomaly_detector import AnomalyDetector
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import MachineFiles, find_machines

@@ -17,12 +17,8 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
-# JAX reads this when it first looks for devices, not when it is imported. Most programs
-# run only once, so compiling them quickly matters more than how fast they run. The
-# processes that `support.processes` and `support.clusters` start use default flags.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
-)
+# JAX reads this when it first looks for devices, not when it is imported.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 # Use the same examples every time, so that failures are reproducible. To search for new
 # ones, pass `--hypothesis-profile=default`.
