@@ -18,7 +18,7 @@ AnyArray = Array | np.ndarray  # on a device or on the host
 
 # What a window is used for. Padding must be 0: unused slots are filled with zeros.
 PADDING, TRAIN, HELD_OUT = 0, 1, 2
-_CLIPS_IN_A_STEP = 16
+_CLIPS_IN_A_STEP, _CLIPS_TO_LEARN = 16, 10
 
 
 class ClipArrays(NamedTuple):
@@ -63,11 +63,12 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
 
 
 def capacity_to_learn(n_clips: int) -> Capacity:
-    """Return a capacity for these clips and a few more that may be learnt later.
+    """Return a capacity for these clips and at least ten more to be learnt later.
 
     The number of clips is rounded up to a multiple of 16 or, if that is larger, of a
     quarter of the next power of two. Arrays of the same size share compiled programs.
     """
+    n_clips += _CLIPS_TO_LEARN
     step = max(_CLIPS_IN_A_STEP, (1 << (n_clips - 1).bit_length()) // 4)
     return Capacity(n_clips + -n_clips % step, 0, 0)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import capacity_to_learn, hash_name
+from gammavae_jax.data.arrays import Capacity, capacity_to_learn, hash_name
 from gammavae_jax.data.clips import NamedClips, group_numbers
 from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.data.recordings.clips import (
@@ -191,7 +191,9 @@ def _refitted(
     config, n_old = detector.config, list(map(len, folds))
     train = [(name, of_machine.clips) for name, of_machine in every.items()]
     folds = _dealt(config, train, folds)
-    capacity = capacity_to_learn(max(map(len, folds)))
+    most, capacity = max(map(len, folds)), Capacity(detector.weights.shape[-1], 0, 0)
+    if most > capacity.clips:
+        capacity = capacity_to_learn(most)
     examples = stack_examples(config, train, log, capacity, folds)
     conditions = training_conditions(config, train, examples.split, log)
     clips = examples.arrays.clips

@@ -11,6 +11,7 @@ from support.recorded import write_machine
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.arrays import (
     Capacity,
+    capacity_to_learn,
     is_anomaly,
     is_target,
     shortened,
@@ -131,3 +132,10 @@ def test_a_clip_of_an_unknown_domain_is_not_of_the_target():
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize("n_clips", [2, 7, 15, 22, 100, 1000])
+def test_ten_more_clips_can_be_learnt_within_the_capacity(n_clips):
+    capacity = capacity_to_learn(n_clips)
+    assert n_clips + 10 <= capacity.clips <= max(32, 1.5 * (n_clips + 10))
+    assert capacity.clips % 16 == 0

@@ -108,6 +108,14 @@ def test_learning_nothing_changes_scores_only_by_rounding(detector):
     np.testing.assert_array_equal(again.weights, stored.weights)
 
 
+def test_arrays_keep_their_size_while_it_is_enough(detector):
+    sizes = []
+    for learnt in (NEW, LOAD[:8], LOAD[8:]):
+        detector.partial_fit({"pump": learnt}, sample_rate=RATE)
+        sizes.append(detector.detector_.weights.shape[-1])
+    assert sizes == [32, 32, 48]  # for 16, 24 and 38 clips
+
+
 def test_learning_two_halves_in_turn_gives_the_same_scores_as_all_at_once(
     detector, whole
 ):
