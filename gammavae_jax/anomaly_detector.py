@@ -232,8 +232,10 @@ class AnomalyDetector(FittedDetector):
             InputError: `path` has no detector, or one that this version cannot read.
         """
         from gammavae_jax.runs.detector_folder import has_training_clips, read_detector
+        from gammavae_jax.scoring.domains import require_one_threshold
 
         detector, parameters, checksum = read_detector(Path(path))
+        require_one_threshold(detector.config)
         made = cls(**{**parameters, "verbose": verbose})
         plain = plain_parameters(made.get_params())
         require_saved_parameters(plain, detector.config.features, str(path))

@@ -179,9 +179,9 @@ class ScoringConfig:
     false_alarm_rate: float = 0.1  # nominal rate at the decision threshold
     fused: tuple[str, ...] = _MODEL_FREE  # the scores that the fusion scores combine
     n_density_neighbours: int = 4  # to estimate the density of training clips
-    # SMOTE adds interpolated target clips until there are this many target clips per
-    # source clip.
+    # SMOTE adds interpolated target clips up to this multiple of the source clips.
     smote_ratio: float = 0.0
+    by_domain: bool = False  # one conformal threshold per domain; see `scoring.domains`
 
     def __post_init__(self):
         positive = "jitter", "n_density_neighbours"

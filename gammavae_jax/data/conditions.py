@@ -14,6 +14,7 @@ from jaxtyping import Float
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio.channels import DEAD_DB, ChannelLevels, LoudestChannel
 from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.domain_rule import DomainRule
 from gammavae_jax.data.usual_sound import UsualSound, usual_sound
 from gammavae_jax.errors import printable
 
@@ -41,6 +42,7 @@ class Conditions(NamedTuple):
     # The number of clips of each recording, in order, or () if no recording was cut.
     recording_sizes: tuple[int, ...] = ()
     sound: UsualSound | None = None  # None if unknown
+    domains: DomainRule | None = None  # None: one threshold serves all clips
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
@@ -68,14 +70,19 @@ def _recording_sizes(clips: Clips) -> tuple[int, ...]:
 
 def to_stored(conditions: Conditions) -> dict[str, Any]:
     """Convert conditions to a JSON object."""
-    sound = conditions.sound
-    return {**conditions._asdict(), "sound": sound and sound._asdict()}
+    sound, domains = conditions.sound, conditions.domains
+    nested = {
+        "sound": sound and sound._asdict(),
+        "domains": domains and domains._asdict(),
+    }
+    return {**conditions._asdict(), **nested}
 
 
 def from_stored(stored: Mapping[str, Any]) -> Conditions:
     """Convert a valid JSON object to conditions."""
     sound = stored["sound"] and UsualSound(**_with_tuples(stored["sound"]))
-    return Conditions(**{**_with_tuples(stored), "sound": sound})
+    domains = stored["domains"] and DomainRule(**_with_tuples(stored["domains"]))
+    return Conditions(**{**_with_tuples(stored), "sound": sound, "domains": domains})
 
 
 def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.scoring.detector import Detector, held_out_scores
+from gammavae_jax.scoring.domains import require_one_threshold
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.scorer import FittedModel
 
@@ -71,9 +72,11 @@ def narrowed(
     The defaults are all machines, the first seed and the headline score.
 
     Raises:
-        InputError: a machine, seed or score is unknown or cannot be exported.
+        InputError: a machine, seed or score is unknown or cannot be exported, or the
+            thresholds are by domain.
     """
     config = detector.config
+    require_one_threshold(config)
     names = list(dict.fromkeys(machine for machine, _ in detector.machines))
     for name in machines or ():
         _require("machine", name, names)

@@ -26,6 +26,7 @@ from gammavae_jax.runs.publication import (
     write_run_page,
 )
 from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.domains import rate_by_domain
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
@@ -142,6 +143,7 @@ def _scored_clips(
                 {s: detector.thresholds[s][:, m] for s in columns},
                 {s: _values(columns[s], "p_value") for s in has_p_values},
                 config.seeds,
+                rate_by_domain(detector, m),
             )
         )
     return machines

@@ -26,6 +26,7 @@ from orbax.checkpoint import v1 as ocp
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, read_json
 from gammavae_jax.data.conditions import Conditions
+from gammavae_jax.data.domain_rule import DomainRule
 from gammavae_jax.data.usual_sound import UsualSound
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, as_os_error, is_damage, printable, unusable
@@ -196,8 +197,10 @@ def validate_detector(path: Path, about: Any, n_mels: int) -> None:
         return is_valid and 0 < len(set(map(tuple, value))) == len(value)
 
     def is_of_machine(value: Any) -> bool:
-        is_valid = _is_conditions(value, n_mels)
-        return is_valid and sum(value["recording_sizes"]) <= about["weights"]
+        if not _is_conditions(value, n_mels):
+            return False
+        n_judged = len((value["domains"] or {"is_target": ()})["is_target"])
+        return max(sum(value["recording_sizes"]), n_judged) <= about["weights"]
 
     check("machines", is_list_of_machines)
     check("references", lambda of: _is_dict(of, lambda s: _is_list(s, _is_size, 2)))
@@ -238,6 +241,8 @@ def _is_conditions(value: Any, n_mels: int) -> bool:
     """Return whether a value from JSON can be converted to `Conditions`."""
     sizes = ("sample_rates", "channels", "recording_sizes")
     numbers = ("shortest", "n_recordings", "total_seconds")
+    of_sound = {"spectrum": n_mels, "lowest": n_mels, "swing": 2}
+    of_domains = {"direction": n_mels, "is_target": None}
     return (
         isinstance(value, dict)
         and value.keys() == set(Conditions._fields)
@@ -245,16 +250,16 @@ def _is_conditions(value: Any, n_mels: int) -> bool:
         and all(_is_list(value[name], _is_size) for name in sizes)
         and all(_is_moderate(value[name]) for name in numbers)
         and value["n_recordings"] >= 0
-        and (value["sound"] is None or _is_sound(value["sound"], n_mels))
+        and _is_record(value["sound"], UsualSound, of_sound)
+        and _is_record(value["domains"], DomainRule, of_domains)
     )
 
 
-def _is_sound(value: Any, n_mels: int) -> bool:
-    """Return whether a value from JSON can be converted to `UsualSound`."""
-    lengths = {"spectrum": n_mels, "lowest": n_mels, "swing": 2}
-    return (
+def _is_record(value: Any, kind: Any, lengths: Mapping[str, int | None]) -> bool:
+    """Return whether a JSON value is None or has the fields and lengths of `kind`."""
+    return value is None or (
         isinstance(value, dict)
-        and value.keys() == set(UsualSound._fields)
+        and value.keys() == set(kind._fields)
         and all(
             _is_list(value[n], _is_moderate, length) for n, length in lengths.items()
         )

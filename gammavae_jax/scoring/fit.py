@@ -12,6 +12,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays, capacity_to_learn
 from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.conditions import Conditions, conditions_of
+from gammavae_jax.data.domain_rule import fit_domain_rule
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.data.recordings.clips import LoadedRecordings, parts_held_together
@@ -22,6 +23,11 @@ from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, fit_scores, machine_names
+from gammavae_jax.scoring.domains import (
+    domain_notes,
+    require_conformal,
+    require_one_threshold,
+)
 from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.training.examples import Examples, place_examples, stack_examples
@@ -75,6 +81,7 @@ def _fit(
     local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
     log = observer.log
+    require_conformal(config.scoring)
     note_reference_channel(machines.train, log)
     examples = stack_examples(config, machines.train, log, capacity)
     if note := unmatched_note(machines.train, config.train.group_by):
@@ -92,6 +99,8 @@ def _fit(
         detector = with_conditions(
             detector, conditions, trained.placement, clips, split
         )
+    for note in domain_notes(detector):
+        log.note(note)
     return detector, split
 
 
@@ -117,6 +126,11 @@ def training_conditions(
     for note in sample_size_notes(split, recordings, names, config):
         log.note(note)
     counts = independent_recordings(split, recordings, config)
+    if config.scoring.by_domain:
+        linked = zip(train, split.is_linked, strict=True)
+        rules = [fit_domain_rule(clips, links) for (_, clips), links in linked]
+        both = zip(conditions, rules, strict=True)
+        conditions = [of._replace(domains=rule) for of, rule in both]
     pairs = zip(conditions, counts.tolist(), strict=True)
     return [of._replace(n_recordings=count) for of, count in pairs]
 
@@ -177,6 +191,7 @@ def fit_recordings(
     Raises:
         InputError: a machine has fewer than two clips, or `fit` fails.
     """
+    require_one_threshold(config)
     for name, found in loaded.items():
         if len(found.clips.files) < 2:
             raise InputError(

@@ -1,6 +1,7 @@
 """Scores all clips and collects the results in one table per machine."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +9,15 @@ from jaxtyping import Bool, Float
 
 from gammavae_jax.data.arrays import Capacity, stack_clips
 from gammavae_jax.data.clips import Clips, NamedClips
+from gammavae_jax.data.domain_rule import domains_of
 from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.scoring.domains import (
+    p_values_by_domain,
+    rate_by_domain,
+    usable_rule,
+)
 from gammavae_jax.scoring.fusion import Scores
 
 
@@ -30,6 +37,8 @@ class ScoredClips(NamedTuple):
     thresholds: Mapping[str, Float[np.ndarray, "seed"]]
     p_values: Mapping[str, Float[np.ndarray, "seed clip"]]
     seeds: tuple[int, ...]
+    # The false-alarm rate if each domain has its own threshold; otherwise None.
+    rate_by_domain: float | None = None
 
     @property
     def is_anomaly(self) -> Bool[np.ndarray, "clip"] | None:
@@ -45,6 +54,8 @@ class ScoredClips(NamedTuple):
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
         """Return, for each seed, whether each clip is judged anomalous."""
+        if self.rate_by_domain is not None:
+            return self.p_values[score] <= self.rate_by_domain
         return self.scores[score] > self.thresholds[score][:, None]
 
 
@@ -97,9 +108,12 @@ def _table(detector: Detector, scores: Scores, clips: Clips, m: int) -> ScoredCl
     """Return the table of the machine at index `m`."""
     files = clips.files
     of_machine = {name: values[:, m, : len(files)] for name, values in scores.items()}
+    rule, of_scores = usable_rule(detector, m), clip_p_values
+    if rule is not None:
+        of_scores = partial(p_values_by_domain, is_target=domains_of(clips, rule))
     p_values = {
         name: np.array(
-            [clip_p_values(detector, name, s, m, v) for s, v in enumerate(values)]
+            [of_scores(detector, name, s, m, v) for s, v in enumerate(values)]
         )
         for name, values in of_machine.items()
         if name in detector.calibration
@@ -113,4 +127,5 @@ def _table(detector: Detector, scores: Scores, clips: Clips, m: int) -> ScoredCl
         {name: detector.thresholds[name][:, m] for name in of_machine},
         p_values,
         detector.config.seeds,
+        rate_by_domain(detector, m),
     )

@@ -342,7 +342,9 @@ CONDITIONS = {
     "total_seconds": 30.0,
     "recording_sizes": [1, 1],
     "sound": None,
+    "domains": None,
 }
+DOMAINS = {"direction": [0.5] * 128, "offset": -1.5, "is_target": [0, 1]}
 SOUND = {
     "spectrum": [-40.0] * 128,
     "lowest": [-10] * 128,
@@ -390,6 +392,15 @@ LIES = {
             "no fields": list(SOUND.values()),
         }.items()
     },
+    **{
+        f"domains with {what}": {"conditions": {"fan": CONDITIONS | {"domains": of}}}
+        for what, of in {
+            "a short direction": DOMAINS | {"direction": [0.5] * 127},
+            "more clips than there are": DOMAINS | {"is_target": [0] * 10_000},
+            "text": DOMAINS | {"is_target": "01"},
+            "no offset": {n: v for n, v in DOMAINS.items() if n != "offset"},
+        }.items()
+    },
     "the configuration is a list": {"config": []},
     "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
     "a configuration of huge spectra": {"config": {"features": {"n_fft": HUGE}}},
@@ -426,9 +437,10 @@ def test_a_lying_checkpoint_is_refused_before_memory_is_allocated(tmp_path, dete
 
 
 @pytest.mark.parametrize("sound", [None, SOUND], ids=["unknown", "known"])
-def test_stored_conditions_are_read(tmp_path, detector, sound):
+@pytest.mark.parametrize("domains", [None, DOMAINS], ids=["pooled", "by domain"])
+def test_stored_conditions_are_read(tmp_path, detector, sound, domains):
     save_detector(tmp_path, detector)
-    conditions = {"fan": CONDITIONS | {"sound": sound}}
+    conditions = {"fan": CONDITIONS | {"sound": sound, "domains": domains}}
     change_marker(tmp_path / "detector.json", {"conditions": conditions})
     found = load_detector(tmp_path).conditions["fan"]
     assert found.sample_rates == (16000,)

@@ -11,16 +11,14 @@ import pytest
 from rich.console import Console
 
 from gammavae_jax.config_json import override
-from gammavae_jax.data.arrays import stack_clips
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.devices.assignment import make_placement
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
-from gammavae_jax.scoring.detector import compile_scores
 from gammavae_jax.scoring.fit import fit
+from gammavae_jax.scoring.scored_clips import score_clips
 from gammavae_jax.training.loop import Observer
 
 N_MACHINES, N_TEST = 20, 100
@@ -53,14 +51,14 @@ class Law(NamedTuple):
         ]
 
 
-def alarms(train, test):
+def alarms(train, test, *settings):
     """Return which test clips raise an alarm, `machine clip`.
 
     `train` and `test` make a machine's clips from a generator and a law; `train` may
     also return the number of each clip's recording.
     """
     rng = np.random.default_rng(1)
-    config = override(preset("default"), SETTINGS)
+    config = override(preset("default"), [*SETTINGS, *settings])
     laws = [
         Law(rng.standard_normal((8, 128)), 3.0 * rng.standard_normal(128))
         for _ in range(N_MACHINES)
@@ -78,10 +76,12 @@ def alarms(train, test):
     )
     quiet = Log(Console(quiet=True), Console(quiet=True))
     detector = fit(config, machines, Observer(quiet))
-    clips = stack_clips([as_clips(of_test) for _, of_test in given], 5)
-    with make_placement([1] * N_MACHINES, config.n_members) as placement:
-        scores = compile_scores(detector, placement, clips)()[config.score][0]
-    return scores > detector.thresholds[config.score][0][:, None]
+    named = [
+        (name, as_clips(found))
+        for (name, _), (_, found) in zip(names, given, strict=True)
+    ]
+    tables = score_clips(detector, named, quiet)
+    return np.stack([table.decisions(config.score)[0] for table in tables])
 
 
 def as_clips(found, recording=None):
@@ -123,18 +123,33 @@ def test_clips_of_new_recordings_raise_at_most_the_nominal_rate_of_alarms():
     assert error < 0.02
 
 
-@pytest.mark.slow
-def test_the_rate_holds_for_the_mixture_of_domains_and_not_for_each_domain():
-    """The source domain has fewer false alarms than the target domain."""
+def alarms_by_domain(n_source, n_target, *settings):
+    """Return which test clips of the source and of the target domain raise an alarm."""
 
     def train(rng, law):
-        return ([*law.clips(rng, 90), *law.clips(rng, 10, domain="target")],)
+        return ([*law.clips(rng, n_source), *law.clips(rng, n_target, 1, "target")],)
 
     def test(rng, law):
         source = law.clips(rng, N_TEST)
         return [*source, *law.clips(rng, N_TEST, domain="target")]
 
-    found = alarms(train, test)
-    source, target = found[:, :N_TEST], found[:, N_TEST:]
+    found = alarms(train, test, *settings)
+    return found[:, :N_TEST], found[:, N_TEST:]
+
+
+@pytest.mark.slow
+def test_one_threshold_keeps_the_rate_only_for_the_mixture_of_domains():
+    """The source domain has fewer false alarms than the target domain."""
+    source, target = alarms_by_domain(90, 10)
     assert source.mean() < 0.7 * RATE < RATE < target.mean()
     assert_rate(0.9 * source + 0.1 * target, RATE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_source", "n_target"), [(90, 30), (180, 20)])
+def test_thresholds_by_domain_keep_the_rate_in_each_domain(n_source, n_target):
+    by_domain = alarms_by_domain(n_source, n_target, "scoring.by_domain=true")
+    for found, n in zip(by_domain, (n_source, n_target), strict=True):
+        # The threshold is the `n_above`-th largest of `n` scores.
+        n_above = np.floor(RATE * (n + 1))
+        assert_rate(found, n_above / (n + 1))
