@@ -39,7 +39,7 @@ from gammavae_jax.files import (
 )
 from gammavae_jax.process import deferred_signals
 
-FORMAT = 11  # increased when older checkpoints become unreadable
+FORMAT = 12  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # the maximum size of a marker, without the given content
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
