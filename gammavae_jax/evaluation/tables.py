@@ -72,7 +72,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return one score's values for a section's clips, with labels and domains.
+    """Return one score's values and decisions for a section's labelled clips.
 
     `s` is the index of the seed.
     """
@@ -83,6 +83,7 @@ def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
         clips.scores[score][s].astype(np.float64),
         clips.is_anomaly,
         clips.is_target,
+        clips.decisions(score)[s],
     )
 
 

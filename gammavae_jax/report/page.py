@@ -89,12 +89,15 @@ def _scores_of_seed(
 ) -> dict[str, Any]:
     row = metrics.get((clips.machine, clips.section, score, seed))
     decisions = clips.decisions(score)[s]
+    # There is no single threshold to draw if each domain has its own.
+    pooled = float(clips.thresholds[score][s])
+    threshold = pooled if clips.rate_by_domain is None else math.nan
     names = ("auc_source", "auc_target", "pauc", "auc")
     return {
         "values": _short(clips.scores[score][s], 8),
         "p": _short(clips.p_values[score][s], 8) if score in clips.p_values else None,
         "alarms": "".join("1" if alarm else "0" for alarm in decisions),
-        "threshold": _rounded(float(clips.thresholds[score][s]), 8),
+        "threshold": _rounded(threshold, 8),
         "metrics": row and {name: _rounded(getattr(row, name), 5) for name in names},
     }
 

@@ -9,6 +9,7 @@ from support.main_job import TINY, notes_of, rescore, run_all, score_bytes
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine import narrowed
+from gammavae_jax.report.page import scores_payload
 from gammavae_jax.runs.checkpoint import load_detector
 from gammavae_jax.runs.finished import _read_run
 from gammavae_jax.scoring.domains import rate_by_domain
@@ -40,6 +41,25 @@ def test_decisions_follow_the_p_values_of_the_domains(job):
     assert len(rows) > 20
     for row in rows:
         assert bool(int(row["decision"])) == (float(row["p_value"]) <= RATE)
+    with (out / "results.csv").open() as file:
+        (result,) = (
+            row
+            for row in csv.DictReader(file)
+            if (row["machine"], row["score"]) == ("fan", "fusion_smooth_max")
+        )
+    normal = [
+        int(row["decision"])
+        for row in rows
+        if row["score"] == "fusion_smooth_max" and "target_test_normal" in row["clip"]
+    ]
+    assert len(normal) == 6
+    assert float(result["fpr_target"]) == pytest.approx(np.mean(normal))
+    pooled = detector.thresholds["fusion_smooth_max"][0, 0]
+    assert any(
+        (float(row["anomaly_score"]) > pooled) != (row["decision"] == "1")
+        for row in rows
+        if row["score"] == "fusion_smooth_max"
+    )
     notes = notes_of(out)
     assert "Each domain has its own threshold: fan" in notes
     assert "One threshold serves both domains of valve" in notes
@@ -53,6 +73,12 @@ def test_the_page_and_a_second_evaluation_decide_alike(job, tmp_path):
     _, report, _ = _read_run(out)
     with (out / "clips.csv").open() as file:
         rows = list(csv.DictReader(file))
+    scores = list(report.machines[0].scores)
+    page = scores_payload(report.config, report.machines, report.rows, scores, {})
+    of_fan, of_valve = (machine["scores"] for machine in page["machines"])
+    for score in scores:  # a page draws only a threshold that all clips share
+        assert of_fan[score][0]["threshold"] is None
+        assert of_valve[score][0]["threshold"] is not None
     for clips in report.machines:
         for score in clips.scores:
             decided = [
