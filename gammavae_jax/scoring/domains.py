@@ -37,7 +37,7 @@ def require_one_threshold(config: Config) -> None:
     if config.scoring.by_domain:
         raise InputError(
             "scoring.by_domain=true works only for `gammavae run` and `gammavae "
-            "rescore`: use a detector with scoring.by_domain=false"
+            "rescore`: train a detector without it"
         )
 
 
